@@ -1,0 +1,197 @@
+"""All the ports in one file: what the supervisor needs from the world, each one to four methods wide."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from run_cycle_loop.model.records import (
+    ArtifactVerdict,
+    CheckResult,
+    CycleRecord,
+    CycleSpec,
+    LoopSnapshot,
+    RunningCycle,
+    RunResult,
+    StopRequest,
+)
+
+
+class Clock(Protocol):
+    """Time as a parameter."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware, in UTC: for records only, never for measuring."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never step: for every timeout, delay and duration."""
+        ...
+
+
+class Waited(StrEnum):
+    """What ended a wait."""
+
+    ELAPSED = "elapsed"
+    STOP = "stop"
+    TRIGGERED = "triggered"  #: the operator wants the next cycle now
+
+
+class StopToken(Protocol):
+    """Whether, why and how hard the loop is to stop. A request never goes away."""
+
+    def requested(self) -> StopRequest | None:
+        """The most urgent request so far, freshly looked for."""
+        ...
+
+    def wait(self, seconds: float) -> Waited:
+        """The only sleep in the product; a stop or a trigger cuts it short."""
+        ...
+
+    def reload_requested(self) -> bool:
+        """Whether the configuration is to be read again; asking clears it."""
+        ...
+
+
+class OutputLog(Protocol):
+    """Where one cycle's output goes. It never raises: a full disk must not end a cycle."""
+
+    def write(self, stream: str, chunk: bytes | memoryview) -> None:
+        """Take raw output of ``stdout`` or ``stderr``."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Add a line of the supervisor's own."""
+        ...
+
+    def tail(self, stream: str) -> str:
+        """The last lines of a stream, redacted, printable."""
+        ...
+
+
+class CycleLog(OutputLog, Protocol):
+    """One cycle's log, which is finished once."""
+
+    def close(self) -> None:
+        """Finish the file: join head and tail where output was cut."""
+        ...
+
+
+class CycleLogs(Protocol):
+    """The folder of per-cycle logs."""
+
+    def open(self, number: int, started_at: datetime) -> CycleLog:
+        """A fresh log that no other cycle shares."""
+        ...
+
+
+class Prerequisite(Protocol):
+    """Something that must hold before a cycle."""
+
+    def check(self, spec: CycleSpec, log: OutputLog) -> CheckResult:
+        """The verdict; never raises for what it checks, always bounded in time."""
+        ...
+
+
+class Runner(Protocol):
+    """One way to run a cycle."""
+
+    def preview(self, spec: CycleSpec) -> list[str]:
+        """The exact argument vector that ``run`` would start."""
+        ...
+
+    def run(self, spec: CycleSpec, log: OutputLog, flight: "InFlight") -> RunResult:
+        """Run the cycle to its end; nothing of it is left afterwards.
+
+        Raises:
+            RunnerError: it could not be run at all.
+        """
+        ...
+
+
+class Artifacts(Protocol):
+    """The archives that a cycle is expected to leave."""
+
+    def mark(self) -> object:
+        """What there is now, for a later comparison."""
+        ...
+
+    def verify(self, mark: object, *, started_at: datetime, finished_at: datetime) -> ArtifactVerdict:
+        """Whether something new and valid came since ``mark``."""
+        ...
+
+
+class History(Protocol):
+    """The truth: append-only, one line per cycle."""
+
+    def append(self, record: CycleRecord) -> None:
+        """Add a record; it is durable when this returns.
+
+        Raises:
+            StateError: it is not known to be durable.
+        """
+        ...
+
+    def last(self) -> CycleRecord | None:
+        """The newest readable record."""
+        ...
+
+    def records(self) -> Iterator[CycleRecord]:
+        """All readable records, oldest first."""
+        ...
+
+    def newest_first(self) -> Iterator[CycleRecord]:
+        """All readable records, newest first, without reading what is not asked for."""
+        ...
+
+
+class InFlight(Protocol):
+    """The write-ahead slot of the one cycle that may be running."""
+
+    def begin(self, cycle: RunningCycle) -> None:
+        """Say durably that a cycle starts, before anything of it runs.
+
+        Raises:
+            StateError: it cannot be said.
+        """
+        ...
+
+    def launched(self, leader_pid: int, leader_start_ticks: int | None, output_inodes: tuple[int, ...]) -> None:
+        """Add what was launched; best effort."""
+        ...
+
+    def read(self) -> RunningCycle | None:
+        """The last cycle that was begun; whether it was recorded is the history's to say."""
+        ...
+
+
+class SnapshotStore(Protocol):
+    """``latest.json``: derived, replaced whole, rebuildable."""
+
+    def replace(self, snapshot: LoopSnapshot) -> None:
+        """Rewrite it atomically.
+
+        Raises:
+            StateError: it could not be rewritten; the old one still stands.
+        """
+        ...
+
+    def load(self, history: History) -> LoopSnapshot:
+        """The snapshot, caught up with the history; rebuilt from it where it is damaged."""
+        ...
+
+
+class Observer(Protocol):
+    """Those who only watch. Whatever one raises is counted and forgotten."""
+
+    def state_changed(self, snapshot: LoopSnapshot) -> None:
+        """The loop entered a state."""
+        ...
+
+    def cycle_finished(self, record: CycleRecord, snapshot: LoopSnapshot) -> None:
+        """A record was appended."""
+        ...
+
+    def beat(self) -> None:
+        """The main loop is alive; called at least every quarter of a second while it waits."""
+        ...

@@ -1,0 +1,378 @@
+"""The values that flow along one cycle, in the order in which they arise: what is asked, what was checked, what was
+observed, what is kept, and what the operator sees.
+
+Every record is frozen. Times are aware UTC datetimes; durations are seconds as floats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleSpec:
+    """What is asked of one cycle."""
+
+    cycle_id: str  #: unique for ever; every process of the cycle carries it as RUN_CYCLE_ID
+    number: int  #: 1-based over the life of the state directory
+    index: int  #: 1-based within this run of the supervisor
+    mode: str
+    goal: str
+    started_at: datetime
+    timeout: float | None  #: seconds; None: none
+    idle_timeout: float | None  #: seconds without output; None: none
+    grace: float  #: seconds between TERM and KILL
+    control_file: Path  #: where the cycle may leave its control payload, a JSON object
+    log_path: Path | None  #: None where no log could be opened
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckResult:
+    """One prerequisite's verdict."""
+
+    name: str
+    ok: bool
+    detail: str  #: one line: what was found, and what to do where it is not ok
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrerequisiteReport:
+    """All the verdicts, not only the first that failed."""
+
+    checks: tuple[CheckResult, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether a cycle may start: optional checks do not count."""
+        return all(check.ok or not check.required for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The required checks that did not hold."""
+        return tuple(check for check in self.checks if check.required and not check.ok)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What was observed of the child. No judgement."""
+
+    ending: Ending
+    exit_code: int | None  #: of the leader; None where a signal ended it
+    signal: int | None  #: the signal that ended the leader
+    duration: float
+    stderr_tail: str = ""
+    output_bytes: int = 0
+    leftovers: int = 0  #: processes that outlived the leader and were ended by us
+    survivors: int = 0  #: processes that could not be ended (uninterruptible sleep)
+    control: Mapping[str, Any] | None = None
+    control_error: str | None = None  #: why the control file could not be taken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactVerdict:
+    """Whether the cycle left a new, valid archive."""
+
+    fresh: bool
+    path: Path | None  #: the newest archive, fresh or not
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupervisorIdentity:
+    """Who runs the loop; pid, start time and boot id together never name a stranger."""
+
+    pid: int
+    start_ticks: int  #: kernel clock ticks after boot, /proc/PID/stat field 22
+    boot_id: str
+    host: str
+    version: str
+    started_at: str  #: ISO 8601
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleRecord:
+    """What is kept of one cycle: one line of the history.
+
+    The first ten keys are those of the design's first implementation, whose lines still read.
+    """
+
+    timestamp: str  #: ISO 8601, when the record was made
+    mode: str
+    goal: str
+    status: Outcome
+    prerequisites_ok: bool
+    return_code: int | None  #: 124 only where *we* timed it out, 128+n for signal n, 126/127 could not run
+    duration_seconds: float
+    archive_created: bool | None  #: None where no archive is expected
+    archive_path: str | None
+    log_path: str | None
+    schema_version: int = SCHEMA_VERSION
+    cycle_id: str = ""
+    number: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+    reason: str = ""
+    signal: int | None = None
+    consecutive_failures: int = 0
+    stale_cycles: int = 0  #: cycles in a row whose archive was not fresh
+    failed_checks: tuple[str, ...] = ()
+    stderr_tail: str = ""
+    output_bytes: int = 0
+    leftovers: int = 0
+    usage: Mapping[str, Any] | None = None
+    control: Mapping[str, Any] | None = None
+    next_delay_seconds: float | None = None  #: None where the loop ended with this cycle
+    supervisor: SupervisorIdentity | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of one history line."""
+        return {**_flat(self), "supervisor": asdict(self.supervisor) if self.supervisor else None}
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Self:
+        """Read a line of any version.
+
+        Raises:
+            ValueError: the object is no record of ours.
+        """
+        known = {name: line[name] for name in _RECORD_FIELDS if name in line}
+        known["status"] = _outcome_of(line)
+        known["supervisor"] = _identity_of(line.get("supervisor"))
+        known["failed_checks"] = tuple(line.get("failed_checks") or ())
+        try:
+            number = int(line.get("number") or 0)
+            duration = float(line.get("duration_seconds") or 0.0)
+            streak = int(line.get("consecutive_failures") or 0)
+            stale = int(line.get("stale_cycles") or 0)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not a cycle record: {error}") from error
+        known |= {
+            "timestamp": str(line.get("timestamp") or line.get("finished_at") or ""),
+            "mode": str(line.get("mode") or ""),
+            "goal": str(line.get("goal") or ""),
+            "prerequisites_ok": bool(line.get("prerequisites_ok", True)),
+            "return_code": line.get("return_code"),
+            "duration_seconds": duration,
+            "archive_created": line.get("archive_created"),
+            "archive_path": line.get("archive_path"),
+            "log_path": line.get("log_path"),
+            "number": number,
+            "consecutive_failures": streak,
+            "stale_cycles": stale,
+        }
+        return cls(**known)
+
+
+_ANCESTOR_WORDS = {
+    "ok": Outcome.SUCCESS,
+    "completed": Outcome.SUCCESS,
+    "failure": Outcome.FAILED,
+    "prerequisites_failed": Outcome.PREREQ_FAILED,
+    "prereq_failure": Outcome.PREREQ_FAILED,
+}
+
+
+def _outcome_of(line: Mapping[str, Any]) -> Outcome:
+    """The outcome of a line; the ancestor's ``ok`` beside a non-zero code is a failure."""
+    word = line.get("status")
+    if not isinstance(word, str) or not word:
+        raise ValueError(f"not a cycle record: its status is {word!r}")
+    try:
+        outcome = _ANCESTOR_WORDS.get(word) or Outcome(word)
+    except ValueError:
+        # A word this version does not know is no success.
+        outcome = Outcome.ERROR
+    if outcome is Outcome.SUCCESS and line.get("return_code") not in (0, None):
+        return Outcome.FAILED
+    return outcome
+
+
+def _identity_of(value: object) -> SupervisorIdentity | None:
+    if not isinstance(value, Mapping):
+        return None
+    try:
+        return SupervisorIdentity(**{name.name: value[name.name] for name in fields(SupervisorIdentity)})
+    except KeyError:
+        return None
+
+
+def _flat(record: Any) -> dict[str, Any]:
+    return {item.name: getattr(record, item.name) for item in fields(record)}
+
+
+_RECORD_FIELDS = frozenset(item.name for item in fields(CycleRecord))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningCycle:
+    """The cycle in flight, as written ahead of its launch: enough to find and end what a dead supervisor left."""
+
+    cycle_id: str
+    number: int
+    mode: str
+    goal: str
+    started_at: str
+    boot_id: str
+    log_path: str | None
+    supervisor_pid: int
+    leader_pid: int | None = None
+    leader_start_ticks: int | None = None
+    output_inodes: tuple[int, ...] = ()  #: the pipes that the cycle's processes write to
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of the in-flight slot."""
+        return _flat(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read the slot.
+
+        Raises:
+            ValueError: the object is no in-flight cycle.
+        """
+        try:
+            known = {item.name: value[item.name] for item in fields(cls) if item.name in value}
+            known["output_inodes"] = tuple(int(inode) for inode in value.get("output_inodes") or ())
+            known["number"] = int(value["number"])
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a cycle in flight: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopSnapshot:
+    """What ``latest.json`` shows. Derived from the history wherever it outlives a moment; rebuildable."""
+
+    state: LoopState
+    updated_at: str
+    schema_version: int = SCHEMA_VERSION
+    seq: int = 0  #: number of the last recorded cycle
+    supervisor: SupervisorIdentity | None = None
+    cycle: RunningCycle | None = None  #: the cycle in flight
+    counts: Mapping[str, int] = field(default_factory=dict)  #: recorded cycles by outcome
+    success_count: int = 0
+    failure_count: int = 0
+    consecutive_failures: int = 0
+    stale_cycles: int = 0
+    last_cycle: Mapping[str, Any] | None = None  #: cycle_id, number, status, reason, finished_at, duration, log
+    last_success_at: str | None = None
+    last_archive: str | None = None
+    next_run_at: str | None = None
+    stop_reason: StopReason | None = None
+    note: str = ""  #: one sentence where there is something to say (why it is held, what was set aside)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of ``latest.json``."""
+        return {
+            **_flat(self),
+            "supervisor": asdict(self.supervisor) if self.supervisor else None,
+            "cycle": self.cycle.as_dict() if self.cycle else None,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read ``latest.json``.
+
+        Raises:
+            ValueError: wrong types, or a schema newer than this version.
+        """
+        if value.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"schema version {value.get('schema_version')!r} is not {SCHEMA_VERSION}")
+        numbers = ("seq", "success_count", "failure_count", "consecutive_failures", "stale_cycles")
+        texts = ("updated_at", "note")
+        try:
+            counts = {str(Outcome(key)): int(count) for key, count in dict(value.get("counts") or {}).items()}
+            cycle = value.get("cycle")
+            reason = value.get("stop_reason")
+            last = value.get("last_cycle")
+            known: dict[str, Any] = {
+                "state": LoopState(value["state"]),
+                "supervisor": _identity_of(value.get("supervisor")),
+                "cycle": RunningCycle.from_dict(cycle) if cycle is not None else None,
+                "counts": counts,
+                "last_cycle": dict(last) if last is not None else None,
+                "stop_reason": StopReason(reason) if reason is not None else None,
+                **{name: _whole(value.get(name, 0)) for name in numbers},
+                **{name: str(value.get(name) or "") for name in texts},
+                **{
+                    name: None if value.get(name) is None else str(value[name])
+                    for name in ("last_success_at", "last_archive", "next_run_at")
+                },
+            }
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a snapshot: {error}") from error
+
+    def counting(self, record: CycleRecord) -> "LoopSnapshot":
+        """This snapshot with one more recorded cycle in it."""
+        counts = dict(self.counts)
+        counts[record.status] = counts.get(record.status, 0) + 1
+        success = record.status is Outcome.SUCCESS
+        return replace(
+            self,
+            seq=record.number,
+            counts=counts,
+            success_count=self.success_count + success,
+            failure_count=self.failure_count + record.status.is_failure,
+            consecutive_failures=record.consecutive_failures,
+            stale_cycles=record.stale_cycles,
+            last_cycle={
+                "cycle_id": record.cycle_id,
+                "number": record.number,
+                "status": record.status,
+                "reason": record.reason,
+                "started_at": record.started_at,
+                "finished_at": record.finished_at or record.timestamp,
+                "duration_seconds": record.duration_seconds,
+                "log_path": record.log_path,
+            },
+            last_success_at=(record.finished_at or record.timestamp) if success else self.last_success_at,
+            last_archive=record.archive_path if record.archive_created else self.last_archive,
+        )
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequest:
+    """Who wants the loop stopped, and how hard."""
+
+    reason: StopReason
+    urgency: Urgency
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continue:
+    """The loop goes on after ``delay`` seconds."""
+
+    delay: float
+    why: str
+    backoff: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halt:
+    """The loop ends."""
+
+    reason: StopReason
+    why: str
+
+
+Decision = Continue | Halt
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and ``Z``, sortable as text."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -33,7 +33,7 @@ def parse_duration(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """A short form for people: ``0.2s``, ``12s``, ``5m``, ``1h30m``, ``2d4h``."""
-    if seconds < 10:  # noqa: PLR2004
+    if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
     if whole < 60:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from run_cycle_loop.model.records import (
@@ -71,6 +72,11 @@ class OutputLog(Protocol):
 
 class CycleLog(OutputLog, Protocol):
     """One cycle's log, which is finished once."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None where none could be opened."""
+        ...
 
     def close(self) -> None:
         """Finish the file: join head and tail where output was cut."""
@@ -161,7 +167,10 @@ class InFlight(Protocol):
         ...
 
     def read(self) -> RunningCycle | None:
-        """The last cycle that was begun; whether it was recorded is the history's to say."""
+        """The last cycle that was begun; whether it was recorded is the history's to say.
+
+        A damaged slot is set aside and gives None.
+        """
         ...
 
 

@@ -266,6 +266,8 @@ class LoopSnapshot:
     last_archive: str | None = None
     next_run_at: str | None = None
     stop_reason: StopReason | None = None
+    state_errors: int = 0  #: failed attempts to write state, in this run
+    observer_errors: int = 0  #: exceptions of observers, in this run
     note: str = ""  #: one sentence where there is something to say (why it is held, what was set aside)
 
     def as_dict(self) -> dict[str, Any]:
@@ -285,7 +287,15 @@ class LoopSnapshot:
         """
         if value.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema version {value.get('schema_version')!r} is not {SCHEMA_VERSION}")
-        numbers = ("seq", "success_count", "failure_count", "consecutive_failures", "stale_cycles")
+        numbers = (
+            "seq",
+            "success_count",
+            "failure_count",
+            "consecutive_failures",
+            "stale_cycles",
+            "state_errors",
+            "observer_errors",
+        )
         texts = ("updated_at", "note")
         try:
             counts = {str(Outcome(key)): int(count) for key, count in dict(value.get("counts") or {}).items()}

@@ -1,0 +1,130 @@
+"""The command ``run-cycle-loop``: its sub-commands, and how every ending becomes an exit code and one sentence."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from run_cycle_loop import __version__
+from run_cycle_loop.model.errors import RunCycleLoopError
+
+_INTERNAL = 70  #: EX_SOFTWARE: a fault of ours
+_INTERRUPTED = 130
+
+#: name -> (module.attribute, what ``--help`` says); a module is imported when its command is called.
+_COMMANDS = {
+    "run": ("run.run", "Run cycles: once, N times, or until stopped."),
+    "status": ("views.status", "Show on one screen what the loop does and how it went."),
+    "history": ("views.history", "List recorded cycles."),
+    "logs": ("views.logs", "Print or follow a cycle's log."),
+    "check": ("views.check", "Check the prerequisites now."),
+    "stop": ("steering.stop", "Engage the kill switch."),
+    "resume": ("steering.resume", "Release the kill switch."),
+    "trigger": ("steering.trigger", "Start the next cycle now."),
+    "config": ("configuration.config", "Show the settings in force and where each comes from."),
+    "install": ("install.install", "Install a systemd unit or a crontab line."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(".")
+        command: click.Command = getattr(importlib.import_module(f"run_cycle_loop.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise click.UsageError(f"there is no command {args[0]!r}{_suggestion(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _suggestion(word: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a slip of the pen
+
+    close = get_close_matches(word, _COMMANDS, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it is one of {', '.join(_COMMANDS)}"
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="run-cycle-loop")
+def cli() -> None:
+    r"""Run agent cycles unattended: check, run, time out, record, back off, stop when told.
+
+    \b
+    run-cycle-loop run -- COMMAND       one cycle of COMMAND, here
+    run-cycle-loop run --continuous     cycles until stopped
+    run-cycle-loop status               what happened
+    run-cycle-loop stop                 the kill switch
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code. No ending is a traceback alone."""
+    try:
+        code = cli.main(args=None if argv is None else list(argv), prog_name="run-cycle-loop", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the last line of defence
+        return _ending_of(error)
+    return code if isinstance(code, int) else 0
+
+
+def _ending_of(error: BaseException) -> int:
+    """The exit code of an ending, with its sentence said."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.ClickException():
+            return _complain(_usage(error), 2)
+        case RunCycleLoopError():
+            return _complain(str(error), error.exit_code)
+        case KeyboardInterrupt() | click.Abort():
+            return _INTERRUPTED
+        case BrokenPipeError():
+            # The reader of our output has gone; the interpreter must not complain about it at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case _:
+            _show_trace()
+            kind = type(error).__name__
+            return _complain(f"internal error: {kind}: {error}; please report it with the lines above", _INTERNAL)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "run-cycle-loop"
+    return f"{error.format_message().rstrip('.')}; see '{path} --help'"
+
+
+def _show_trace() -> None:
+    import traceback  # noqa: PLC0415
+
+    traceback.print_exc()
+
+
+def _complain(sentence: str, code: int) -> int:
+    with suppress(OSError):  # where nobody listens any more, the exit code still tells
+        click.echo(f"run-cycle-loop: {_redacted(sentence)}", err=True)
+    return code
+
+
+def _redacted(sentence: str) -> str:
+    """The sentence without secrets: an error may quote a value that was given in the wrong place."""
+    from run_cycle_loop.kit.redact import Redactor  # noqa: PLC0415 - only for an error
+
+    return Redactor.from_environment(os.environ).text(sentence)

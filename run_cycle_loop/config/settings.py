@@ -1,0 +1,301 @@
+"""Every setting, declared once. Flags, variables, file keys, help and the documentation page are made from this."""
+
+# ruff: noqa: RUF009 - setting() is dataclasses.field()
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from run_cycle_loop.config import kinds
+from run_cycle_loop.config.declaration import Group, Option, following, setting
+
+FILE_NAME = "run-cycle-loop.toml"
+DEFAULT_PREREQ_SCRIPT = Path("scripts/check_run_cycle_prereqs.py")
+DEFAULT_GOAL = (
+    "Write a three-bullet recap of the last run and plan one next experiment with measurable success criteria."
+)
+_MIB = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All that the operator can set. Durations are seconds, sizes bytes; paths are kept as they were written."""
+
+    mode: str = setting(
+        Group.CYCLE,
+        kinds.line(metavar="MODE", longest=200),
+        "Passed to the cycle as its first argument.",
+        default="experimental",
+    )
+    goal: str = setting(
+        Group.CYCLE,
+        kinds.prose(),
+        "Passed to the cycle as its second argument.",
+        default=DEFAULT_GOAL,
+        default_text="a recap and one next experiment",
+        private=True,
+    )
+    goal_file: Path | None = setting(
+        Group.CYCLE,
+        kinds.optional(kinds.path()),
+        "Take the goal from this file, read again before every cycle.",
+        default=None,
+        cycle_file=True,
+    )
+    cycle_script: Path = setting(
+        Group.CYCLE,
+        kinds.path(),
+        "What a cycle runs, called as PATH MODE GOAL.",
+        default=Path("scripts/run_cycle.sh"),
+        cycle_file=True,
+    )
+    command: tuple[str, ...] = setting(
+        Group.CYCLE,
+        kinds.command_line(),
+        "Run this instead of the cycle script, as it stands and without a shell.",
+        default=(),
+        private=True,
+        on_command_line=False,
+    )
+    timeout: float | None = setting(
+        Group.CYCLE, kinds.optional(kinds.duration()), "End a cycle that runs longer; 0: never.", default=300.0
+    )
+    grace: float = setting(
+        Group.CYCLE, kinds.duration(), "Time between TERM and KILL when a cycle is ended.", default=10.0
+    )
+    idle_timeout: float | None = setting(
+        Group.CYCLE, kinds.optional(kinds.duration()), "End a cycle that prints nothing for this long.", default=None
+    )
+    cap_writes: int = setting(
+        Group.CYCLE, kinds.count(), "How many writes a cycle is allowed; passed to it.", default=3
+    )
+    sandbox_reset: bool = setting(Group.CYCLE, kinds.switch(), "Clear the sandbox between cycles.", default=False)
+    sandbox_dir: Path = setting(
+        Group.CYCLE, kinds.path(metavar="DIR"), "Where a cycle may write; passed to it.", default=Path("sandbox")
+    )
+    env_allow: tuple[str, ...] | None = setting(
+        Group.CYCLE,
+        kinds.listing(kinds.variable_pattern()),
+        "Give a cycle only these environment variables, beside its own.",
+        default=None,
+    )
+    secret_env: tuple[str, ...] = setting(
+        Group.CYCLE,
+        kinds.listing(kinds.variable_pattern()),
+        "Variables whose values are never shown, beside *KEY*, *TOKEN*, *SECRET*, *PASSWORD*.",
+        default=(),
+        restart=True,
+    )
+
+    iterations: int = setting(
+        Group.LOOP, kinds.count(), "How many cycles to run; 0: until stopped.", default=1, restart=True
+    )
+    sleep: float = setting(Group.LOOP, kinds.duration(), "Pause between cycles.", default=300.0)
+    while_: str | None = setting(
+        Group.LOOP,
+        kinds.optional(kinds.line(metavar="EXPR")),
+        "Go on only while this CEL expression over iteration.* is true.",
+        default=None,
+    )
+
+    max_failures: int = setting(
+        Group.FAILURES, kinds.count(), "Stop after this many failed cycles in a row; 0: never.", default=3
+    )
+    backoff_initial: float = setting(Group.FAILURES, kinds.duration(), "Wait after a first failure.", default=60.0)
+    backoff_factor: float = setting(
+        Group.FAILURES,
+        kinds.number(least=1, most=1000),
+        "Each further failure in a row multiplies the wait by this.",
+        default=5.0,
+    )
+    max_backoff: float = setting(Group.FAILURES, kinds.duration(), "The longest wait after a failure.", default=1800.0)
+    backoff_jitter: float = setting(
+        Group.FAILURES, kinds.number(least=0, most=1), "The random part of a wait, as a fraction of it.", default=0.1
+    )
+
+    stop_file: Path = following(
+        Group.CONTROLS,
+        kinds.path(),
+        "Kill switch: the loop stops while anything is at this path.",
+        default_text="STATE_DIR/run_cycle.stop",
+        restart=True,
+    )
+
+    prereq_script: Path | None = setting(
+        Group.PREREQUISITES,
+        kinds.optional(kinds.path()),
+        "Must exit 0 before each cycle.",
+        default=None,
+        default_text=f"{DEFAULT_PREREQ_SCRIPT} if it exists",
+        cycle_file=True,
+    )
+    prereq_timeout: float = setting(
+        Group.PREREQUISITES, kinds.duration(above_zero=True), "How long that script may take.", default=30.0
+    )
+    require_module: tuple[str, ...] = setting(
+        Group.PREREQUISITES,
+        kinds.listing(kinds.module_name()),
+        "Python modules without which no cycle starts.",
+        default=(),
+    )
+    optional_module: tuple[str, ...] = setting(
+        Group.PREREQUISITES,
+        kinds.listing(kinds.module_name()),
+        "Python modules whose absence is only reported.",
+        default=(),
+    )
+    require_command: tuple[str, ...] = setting(
+        Group.PREREQUISITES,
+        kinds.listing(kinds.line(metavar="NAME")),
+        "Commands on PATH without which no cycle starts.",
+        default=(),
+    )
+    optional_command: tuple[str, ...] = setting(
+        Group.PREREQUISITES,
+        kinds.listing(kinds.line(metavar="NAME")),
+        "Commands on PATH whose absence is only reported.",
+        default=(),
+    )
+    require_writable: tuple[str, ...] = setting(
+        Group.PREREQUISITES, kinds.listing(kinds.line(metavar="PATH")), "Paths that must be writable.", default=()
+    )
+    min_free_disk: int = setting(
+        Group.PREREQUISITES, kinds.size(), "Free disk space that a cycle needs to start.", default=64 * _MIB
+    )
+    min_free_memory: int = setting(
+        Group.PREREQUISITES, kinds.size(), "Free memory that a cycle needs to start.", default=32 * _MIB
+    )
+
+    archive_glob: str | None = following(
+        Group.ARTIFACTS,
+        kinds.optional(kinds.line(metavar="GLOB")),
+        "A cycle that leaves no new archive here is degraded.",
+        default_text="the planner archives, for the cycle script; else off",
+    )
+    stale_after: int = setting(
+        Group.ARTIFACTS, kinds.count(least=1), "Alert when so many cycles in a row left no new archive.", default=3
+    )
+
+    state_dir: Path = setting(
+        Group.STATE,
+        kinds.path(metavar="DIR"),
+        "Where the history, the lock and the controls are.",
+        default=Path("state"),
+        default_text="state, or $STATE_DIRECTORY",
+        restart=True,
+    )
+    log_dir: Path = setting(
+        Group.STATE,
+        kinds.path(metavar="DIR"),
+        "Where the log of each cycle is.",
+        default=Path("logs/run_cycle"),
+        default_text="logs/run_cycle, or $LOGS_DIRECTORY",
+        restart=True,
+    )
+    history_path: Path = following(
+        Group.STATE,
+        kinds.path(),
+        "The record of all cycles, one line each.",
+        default_text="STATE_DIR/run_cycle_history.jsonl",
+        restart=True,
+    )
+    max_log_bytes: int = setting(
+        Group.STATE,
+        kinds.size(least=1024),
+        "Of a longer cycle log only head and tail are kept.",
+        default=64 * _MIB,
+        restart=True,
+    )
+    keep_logs: int = setting(
+        Group.STATE, kinds.count(least=1), "How many cycle logs are kept.", default=500, restart=True
+    )
+    log_format: str = setting(
+        Group.STATE,
+        kinds.choice("auto", "text", "json", metavar="FORMAT"),
+        "The loop's own log: text, json, or auto (text on a terminal, else json).",
+        default="auto",
+        restart=True,
+    )
+    log_level: str = setting(
+        Group.STATE,
+        kinds.choice("debug", "info", "warning", "error", metavar="LEVEL"),
+        "The least important events in it: debug, info, warning or error.",
+        default="info",
+        restart=True,
+    )
+
+    metrics_port: int | None = setting(
+        Group.METRICS,
+        kinds.optional(kinds.count(most=65535, metavar="PORT")),
+        "Serve Prometheus metrics on this port of 127.0.0.1.",
+        default=None,
+        restart=True,
+    )
+    metrics_textfile: Path | None = setting(
+        Group.METRICS,
+        kinds.optional(kinds.path()),
+        "Write metrics for the textfile collector of node_exporter.",
+        default=None,
+        restart=True,
+    )
+    metrics_stdout: bool = setting(
+        Group.METRICS, kinds.switch(), "Print one JSON object for each cycle.", default=False, restart=True
+    )
+
+    dry_run: bool = setting(
+        Group.GENERAL,
+        kinds.switch(),
+        "Check the prerequisites and show the exact command; write nothing, launch nothing else.",
+        default=False,
+        restart=True,
+    )
+    config: Path | None = setting(
+        Group.GENERAL,
+        kinds.optional(kinds.path(metavar="FILE")),
+        "Read settings from this TOML file; none: from no file.",
+        default=None,
+        default_text=f"{FILE_NAME} if it exists",
+        restart=True,
+        in_file=False,
+    )
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """These values over the defaults, with what follows from them filled in; nothing is checked."""
+        state_dir = values.get("state_dir", Path("state"))
+        follow = {
+            "stop_file": state_dir / "run_cycle.stop",
+            "history_path": state_dir / "run_cycle_history.jsonl",
+            "archive_glob": None if values.get("command") else planner_archives(state_dir),
+        }
+        return cls(**(follow | values))
+
+
+def planner_archives(state_dir: Path) -> str:
+    """The pattern of the archives that the cycle script leaves in a state directory."""
+    return str(Path(glob.escape(str(state_dir))) / "planner_digest_archives" / "planner_digests_*.jsonl.gz")
+
+
+_CONTINUOUS = Option(
+    name="continuous",
+    group=Group.LOOP,
+    kind=kinds.switch(),
+    help="Run until stopped, the same as --iterations 0.",
+    default_text="false",
+)
+
+
+def _declared() -> Mapping[str, Option]:
+    options: dict[str, Option] = {}
+    for item in fields(Settings):
+        options[item.name] = Option(name=item.name, **item.metadata)
+        if item.name == "iterations":
+            options["continuous"] = _CONTINUOUS
+    return MappingProxyType(options)
+
+
+#: All by name, in the order of the help. ``continuous`` is no field of Settings, but another way to say ``iterations``.
+OPTIONS: Mapping[str, Option] = _declared()

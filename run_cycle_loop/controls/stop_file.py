@@ -1,0 +1,100 @@
+"""The kill switch: a path whose mere presence stops the loop. Only a clean "not found" lets it go on.
+
+The file is never opened. A dangling link, a FIFO, a folder, a loop of links, an unreadable parent: all of them stop.
+"""
+
+import queue
+import threading
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+
+from run_cycle_loop.kit import files
+from run_cycle_loop.model.enums import Urgency
+
+_NOW_SUFFIX = ".now"
+
+
+class Sight(Enum):
+    """What one look at the kill switch said."""
+
+    ABSENT = None
+    AFTER_CYCLE = Urgency.AFTER_CYCLE
+    NOW = Urgency.NOW
+    UNKNOWN = "unknown"  #: the file system has not answered yet
+
+
+def is_present(path: Path) -> bool:
+    """Whether anything but a clean "not found" stands at ``path``."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def now_path(path: Path) -> Path:
+    """The companion that ends the running cycle too."""
+    return path.with_name(path.name + _NOW_SUFFIX)
+
+
+class StopFile:
+    """Looks at the path from a thread of its own: a hung network mount must not hang the loop with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._now_path = now_path(path)
+        self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Sight] = queue.SimpleQueue()
+        self._asked = False
+        threading.Thread(target=self._watch, name="stop-file", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self._requests.get()
+            self._answers.put(self._look())
+
+    def _look(self) -> Sight:
+        if is_present(self._now_path):
+            return Sight.NOW
+        return Sight.AFTER_CYCLE if is_present(self.path) else Sight.ABSENT
+
+    def look(self, patience: float) -> Sight:
+        """Look now; UNKNOWN when the file system took longer than ``patience`` seconds to answer."""
+        if not self._asked:
+            self._requests.put(None)
+            self._asked = True
+        try:
+            sight = self._answers.get(timeout=patience)
+        except queue.Empty:
+            return Sight.UNKNOWN
+        self._asked = False
+        return sight
+
+
+def engage(path: Path, *, now: bool) -> None:
+    """Write the kill switch.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    files.make_folder(path.parent)
+    for target in (path, now_path(path)) if now else (path,):
+        with suppress(FileExistsError):
+            target.touch(mode=0o600, exist_ok=False)
+
+
+def disengage(path: Path) -> bool:
+    """Remove the kill switch; whether there was one.
+
+    Raises:
+        OSError: it could not be removed.
+    """
+    found = False
+    for target in (path, now_path(path)):
+        with suppress(FileNotFoundError):
+            target.unlink()
+            found = True
+    return found

@@ -1,0 +1,106 @@
+"""Files that survive crashes and hostile neighbours: written whole or not at all, never through a link, never read
+without a bound.
+"""
+
+import contextlib
+import os
+import stat
+from itertools import count
+from pathlib import Path
+
+_PRIVATE = 0o600
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents for this user alone; what exists is left as it is."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte; a short write is continued, so that its reason (a full disk) comes out as an error."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = _PRIVATE, durable: bool = False) -> None:
+    """Put ``data`` in place of ``path`` in one step: readers see the old file or the new one, nothing between.
+
+    Args:
+        path: the file; a link there is replaced, not followed.
+        data: the whole new content.
+        mode: of the new file, whatever the umask.
+        durable: whether the new content shall survive a power loss when this returns.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        descriptor = os.open(draft, _NEW_FILE, mode)
+    except FileExistsError:
+        draft.unlink()  # left by a writer that was killed; the next open still refuses a planted one
+        descriptor = os.open(draft, _NEW_FILE, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, data)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a folder's entries (creations, renames) survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: Path, flags: int, mode: int = _PRIVATE) -> int:
+    """Open a regular file and nothing else: no link is followed, no FIFO waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(None, "not a regular file", str(path))
+    return descriptor
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger.
+    """
+    descriptor = open_regular(path, os.O_RDONLY)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than {limit} bytes")
+    return data
+
+
+def set_aside(path: Path, label: str) -> Path:
+    """Rename what is damaged to ``<name>.<label>`` (``-2``, ``-3``, ... where that is taken); returns the new name."""
+    for attempt in count(1):
+        target = path.with_name(f"{path.name}.{label}" + (f"-{attempt}" if attempt > 1 else ""))
+        if not os.path.lexists(target):
+            path.rename(target)
+            return target
+    raise AssertionError("unreachable")  # pragma: no cover - count() does not end
+
+
+def unlink_quietly(path: Path) -> None:
+    """Remove a file of ours where there is one."""
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -1,0 +1,43 @@
+"""Line-wise files read from their end, in blocks, so that a file of a million lines costs what is asked of it."""
+
+import os
+from collections.abc import Iterator
+
+_BLOCK = 1 << 16
+_LONGEST = 8 << 20  #: bytes; what is longer is no line of ours and is passed over
+
+
+def newest_first(descriptor: int, end: int | None = None) -> Iterator[bytes]:
+    """The complete lines before ``end`` (the file's size by default), last first, without their newlines.
+
+    A tail without a newline is not complete and is left out.
+    """
+    position = os.fstat(descriptor).st_size if end is None else end
+    rest = b""
+    complete = False
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        block = os.pread(descriptor, position - start, start) + rest
+        position = start
+        lines = block.split(b"\n")
+        rest = lines[0] if len(lines[0]) <= _LONGEST else b""
+        for line in reversed(lines[1:]):
+            if complete:
+                yield line
+            complete = True  # what followed the last newline was the incomplete tail
+    if complete and rest:
+        yield rest
+
+
+def torn_tail(descriptor: int) -> tuple[int, bytes]:
+    """Where the incomplete last line begins, and its bytes (at most eight MiB of them)."""
+    size = os.fstat(descriptor).st_size
+    position = size
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        newline = os.pread(descriptor, position - start, start).rfind(b"\n")
+        if newline >= 0:
+            position = start + newline + 1
+            break
+        position = start
+    return position, os.pread(descriptor, min(size - position, _LONGEST), position)

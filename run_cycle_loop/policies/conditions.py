@@ -1,0 +1,63 @@
+"""Whether another iteration is wanted: a CEL expression over the iteration contract.
+
+The contract is the same for every loop:
+
+- ``iteration.index``: completed iterations, 1-based;
+- ``iteration.maxIterations``: the limit, 0 for none;
+- ``iteration.last.phase``: ``Succeeded`` or ``Failed``;
+- ``iteration.last.outcome``: this product's word for it;
+- ``iteration.last.control``: the JSON object that the iteration left, or an empty one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from run_cycle_loop.model.enums import Outcome
+from run_cycle_loop.model.errors import ConfigError
+
+
+class ConditionError(Exception):
+    """The expression gave an error, or no boolean, for this iteration."""
+
+
+class Condition:
+    """A compiled expression.
+
+    Raises:
+        ConfigError: it does not parse, or CEL is not installed.
+    """
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        try:
+            # An extra: only who uses conditions needs it.
+            import cel  # noqa: PLC0415
+        except ImportError:
+            raise ConfigError(
+                "--while needs the extra 'cel', which is not installed; pip install 'run-cycle-loop[cel]'"
+            ) from None
+        try:
+            self._program = cel.compile(expression)
+        except Exception as error:
+            detail = " ".join(str(error).split())
+            raise ConfigError(f"--while {expression!r} is no CEL expression: {detail}; mend it") from error
+
+    def holds(self, *, index: int, limit: int, outcome: Outcome, control: Mapping[str, Any] | None) -> bool:
+        """Whether another iteration is wanted.
+
+        Raises:
+            ConditionError: the expression gave an error or something that is neither true nor false.
+        """
+        last = {
+            "phase": "Failed" if outcome.is_failure else "Succeeded",
+            "outcome": str(outcome),
+            "control": dict(control or {}),
+        }
+        context = {"iteration": {"index": index, "maxIterations": limit, "last": last}}
+        try:
+            value = self._program.execute(context)
+        except Exception as error:
+            raise ConditionError(f"--while {self.expression!r} failed: {' '.join(str(error).split())}") from error
+        if not isinstance(value, bool):
+            raise ConditionError(f"--while {self.expression!r} gave {value!r}, neither true nor false")
+        return value

@@ -1,0 +1,50 @@
+"""The environment of a child: the caller's, or only what is allowed of it, plus what the cycle is told."""
+
+import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from run_cycle_loop.model.records import CycleSpec
+
+#: Between systemd and this process alone; a child that kept them could speak in our name.
+_PRIVATE = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "MAINPID"}
+)
+
+
+def child_environment(
+    spec: CycleSpec,
+    caller: Mapping[str, str],
+    *,
+    allow: Sequence[str] | None,
+    cap_writes: int,
+    state_dir: Path,
+    sandbox_dir: Path,
+) -> dict[str, str]:
+    """What a process of this cycle is started with.
+
+    Args:
+        spec: the cycle.
+        caller: the supervisor's own environment.
+        allow: names, or patterns of names, that are handed on; None hands on all.
+        cap_writes: how many files the cycle may write.
+        state_dir: where the loop keeps its state.
+        sandbox_dir: where the cycle may write.
+    """
+    kept = {
+        name: value
+        for name, value in caller.items()
+        if name not in _PRIVATE and (allow is None or any(fnmatchcase(name, pattern) for pattern in allow))
+    }
+    told = {
+        "ID": spec.cycle_id,
+        "NUMBER": str(spec.number),
+        "MODE": spec.mode,
+        "GOAL": spec.goal,
+        "CAP_WRITES": str(cap_writes),
+        "STATE_DIR": os.fspath(state_dir.absolute()),
+        "SANDBOX_DIR": os.fspath(sandbox_dir.absolute()),
+        "CONTROL_FILE": os.fspath(spec.control_file.absolute()),
+    }
+    return kept | {f"RUN_CYCLE_{name}": value for name, value in told.items()}

@@ -1,0 +1,102 @@
+"""A cycle that is a command: the cycle script, called as ``PATH MODE GOAL``, or whatever stands behind ``--``."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from run_cycle_loop.kit import process_table, processes
+from run_cycle_loop.kit.process_table import ProcessId
+from run_cycle_loop.model.enums import Ending
+from run_cycle_loop.model.errors import RunnerError
+from run_cycle_loop.model.ports import InFlight, OutputLog
+from run_cycle_loop.model.records import CycleSpec, RunResult
+from run_cycle_loop.runners import control_file, sandbox
+from run_cycle_loop.runners.environment import child_environment
+
+
+class ScriptRunner:
+    """Implements the port ``Runner``."""
+
+    def __init__(
+        self,
+        command: Sequence[str] | Path,
+        *,
+        caller: Mapping[str, str],
+        allow: Sequence[str] | None,
+        cap_writes: int,
+        state_dir: Path,
+        sandbox_dir: Path,
+        sandbox_reset: bool,
+        pulse: processes.Pulse | None,
+    ) -> None:
+        self._command = command
+        self._caller = caller
+        self._allow = allow
+        self._cap_writes = cap_writes
+        self._state_dir = state_dir
+        self._sandbox_dir = sandbox_dir
+        self._sandbox_reset = sandbox_reset
+        self._pulse = pulse
+        self._survivors: tuple[ProcessId, ...] = ()
+
+    def preview(self, spec: CycleSpec) -> list[str]:
+        """The argument vector: the command as it stands, or the cycle script with mode and goal."""
+        if isinstance(self._command, Path):
+            return [os.fspath(self._command.absolute()), spec.mode, spec.goal]
+        return list(self._command)
+
+    def environment(self, spec: CycleSpec) -> dict[str, str]:
+        """What a process of this cycle is started with."""
+        return child_environment(
+            spec,
+            self._caller,
+            allow=self._allow,
+            cap_writes=self._cap_writes,
+            state_dir=self._state_dir,
+            sandbox_dir=self._sandbox_dir,
+        )
+
+    def run(self, spec: CycleSpec, log: OutputLog, flight: InFlight) -> RunResult:
+        """Run the command to its end and to the end of everything it started.
+
+        Raises:
+            RunnerError: it could not be started, or processes of an earlier cycle cannot be ended.
+        """
+        self._refuse_company()
+        if self._sandbox_reset:
+            sandbox.reset(self._sandbox_dir)
+        try:
+            control_file.prepare(spec.control_file)
+            ended = processes.supervise(
+                self.preview(spec),
+                self.environment(spec),
+                limits=processes.Limits(timeout=spec.timeout, idle_timeout=spec.idle_timeout, grace=spec.grace),
+                output=log.write,
+                pulse=self._pulse,
+                launched=lambda child: flight.launched(child.pid, child.start_ticks, child.pipe_inodes),
+            )
+        except processes.LaunchError as error:
+            raise RunnerError(str(error), exit_code=error.exit_code) from error
+        except OSError as error:
+            raise RunnerError(f"the cycle could not be started: {error.strerror or error}; see the log") from error
+        self._survivors = ended.survivors
+        control, control_error = control_file.take(spec.control_file)
+        return RunResult(
+            ending=Ending(ended.ended_by.value),
+            exit_code=ended.exit_code,
+            signal=ended.signal,
+            duration=ended.duration,
+            stderr_tail=log.tail("stderr"),
+            output_bytes=ended.output_bytes,
+            leftovers=ended.leftovers,
+            survivors=len(ended.survivors),
+            control=control,
+            control_error=control_error,
+        )
+
+    def _refuse_company(self) -> None:
+        """Never start a second cycle beside the remains of one that could not be ended."""
+        self._survivors = tuple(process for process in self._survivors if process_table.is_alive(process))
+        if self._survivors:
+            pids = ", ".join(str(process.pid) for process in self._survivors)
+            raise RunnerError(f"processes of an earlier cycle cannot be ended (pid {pids}); see what they wait for")

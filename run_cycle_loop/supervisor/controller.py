@@ -1,0 +1,303 @@
+"""The loop itself: stop asked? -> one cycle -> record -> show -> decide -> wait."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
+from run_cycle_loop.model.errors import ConfigError, StateError
+from run_cycle_loop.model.ports import Clock, CycleLogs, History, InFlight, StopToken, Waited
+from run_cycle_loop.model.records import (
+    CheckResult,
+    Continue,
+    CycleRecord,
+    CycleSpec,
+    Decision,
+    Halt,
+    RunningCycle,
+    StopRequest,
+    SupervisorIdentity,
+    timestamp,
+)
+from run_cycle_loop.policies import continuation
+from run_cycle_loop.policies.classification import next_streak
+from run_cycle_loop.supervisor import recovery
+from run_cycle_loop.supervisor.board import Board
+from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record
+from run_cycle_loop.supervisor.plan import Plan
+
+_HOLDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  #: seconds between attempts to write state; the last one repeats
+_BOUNDED_HOLDS = 3  #: a bounded run gives up after so many: somebody waits for its exit code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """How a run of the loop ended."""
+
+    reason: StopReason
+    why: str
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """Everything outside the loop, behind ports."""
+
+    clock: Clock
+    stop: StopToken
+    history: History
+    flight: InFlight
+    logs: CycleLogs
+    board: Board
+    identity: SupervisorIdentity
+    boot_id: str
+    chance: Callable[[], float]  #: a number from 0 to 1
+    redact: Callable[[str], str]
+    redact_value: Callable[[Any], Any]
+    hold_instance: Callable[[], None]  #: makes sure that this is still the only instance; raises where it is not
+    last_words: Callable[[CycleRecord], None]  #: takes a record that could not be written anywhere else
+
+
+class Supervisor:
+    """Runs cycles until a reason to stop; one object per run."""
+
+    def __init__(self, world: World, plan: Plan, reload: Callable[[], Plan | None]) -> None:
+        self._world = world
+        self._plan = plan
+        self._reload = reload  #: a new plan, or None where the new configuration is not usable
+        self._board = world.board
+        self._shown_cycle = world.board.snapshot.cycle  #: in flight, by the last run's latest.json
+        self._index = 0  #: cycles that this run has completed
+        self._last: Outcome | None = None
+        self._in_cycle = False
+
+    def hear(self, _request: StopRequest) -> None:
+        """A stop was asked: show that the current cycle is the last."""
+        if self._in_cycle:
+            self._board.enter(LoopState.STOPPING)
+
+    def run(self) -> Finish:
+        """Run until there is a reason to stop.
+
+        Raises:
+            StateError: what happened cannot be recorded.
+            AlreadyRunning: another instance took over while the lock file was gone.
+        """
+        try:
+            return self._loop()
+        except StateError as error:
+            self._board.enter(LoopState.STOPPED, stop_reason=StopReason.STATE_UNWRITABLE, note=str(error))
+            raise
+
+    def _loop(self) -> Finish:
+        self._board.enter(
+            LoopState.STARTING, supervisor=self._world.identity, cycle=None, stop_reason=None, next_run_at=None
+        )
+        decision = self._resume()
+        while True:
+            if isinstance(decision, Continue) and decision.delay > 0:
+                self._world.stop.wait(decision.delay)
+            if request := self._world.stop.requested():
+                decision = continuation.halt_for(request)
+            if isinstance(decision, Halt):
+                return self._finish(decision)
+            self._heed_reload()
+            decision = self._one_cycle()
+
+    def _finish(self, halt: Halt) -> Finish:
+        self._board.enter(LoopState.STOPPED, stop_reason=halt.reason, next_run_at=None, note=halt.why)
+        return Finish(reason=halt.reason, why=halt.why, exit_code=continuation.exit_code(halt.reason, self._last))
+
+    def _heed_reload(self) -> None:
+        if self._world.stop.reload_requested() and (plan := self._reload()):
+            self._plan = plan
+
+    # --- what a dead supervisor left -------------------------------------------------------------------------------
+
+    def _resume(self) -> Decision:
+        """Close a lost cycle, and take up the backoff where the last run left it."""
+        closed = self._close_lost()
+        record = closed or self._world.history.last()
+        if record is None or not record.status.is_failure or record.next_delay_seconds is None:
+            return Continue(delay=0.0, why="")
+        if closed and (halt := continuation.limit_reached(self._plan.rules, closed)):
+            return halt
+        if self._plan.rules.iterations == 1:
+            # One cycle was asked for, now: its pace is the caller's (cron, a person).
+            return Continue(delay=0.0, why="")
+        left = self._left_of(record.next_delay_seconds, record.finished_at)
+        resumed = Continue(delay=left, why=f"after {record.consecutive_failures} failures in a row", backoff=True)
+        state, due = self._next_state(resumed)
+        self._board.enter(state, next_run_at=due)
+        return resumed
+
+    def _left_of(self, delay: float, since: str) -> float:
+        """What is left of a delay, never more than it was, whatever the wall clock did meanwhile."""
+        try:
+            passed = (self._world.clock.now() - datetime.fromisoformat(since)).total_seconds()
+        except (ValueError, TypeError):
+            return delay
+        return min(delay, max(0.0, delay - passed))
+
+    def _close_lost(self) -> CycleRecord | None:
+        cycle = self._unfinished()
+        if cycle is None:
+            return None
+        leftovers = recovery.end_leftovers(cycle)
+        record = recovery.lost_record(cycle, leftovers=leftovers, now=self._world.clock.now())
+        record = self._with_streak(record, stale=self._board.snapshot.stale_cycles)
+        delay = self._plan.rules.backoff.delay(record.consecutive_failures, self._world.chance)
+        record = replace(record, next_delay_seconds=delay)
+        self._insist(lambda: self._world.history.append(record))
+        self._board.count(record, LoopState.STARTING)
+        return record
+
+    def _unfinished(self) -> RunningCycle | None:
+        """The cycle in flight that the history does not know."""
+        # latest.json names the cycle too: where the slot was damaged or removed, that is the next best.
+        cycle = self._world.flight.read() or self._shown_cycle
+        last = self._world.history.last()
+        if cycle is None or (last is not None and last.cycle_id == cycle.cycle_id):
+            return None
+        return cycle
+
+    # --- one cycle -------------------------------------------------------------------------------------------------
+
+    def _one_cycle(self) -> Decision:
+        self._insist(self._world.hold_instance)
+        started = self._world.clock.monotonic()
+        goal, goal_check = self._goal()
+        number = self._next_number()
+        began = self._world.clock.now()
+        log = self._world.logs.open(number, began)
+        spec = self._spec(number, goal, began, log.path)
+        self._in_cycle = True
+        try:
+            flight = ShownFlight(self._world.flight, self._board, self._announce(spec))
+            observed = CycleRun(
+                spec,
+                self._plan,
+                log=log,
+                flight=flight,
+                board=self._board,
+                stop=self._world.stop,
+                clock=self._world.clock,
+                goal_check=goal_check,
+            ).carry_out()
+        finally:
+            self._in_cycle = False
+            log.close()
+        duration = self._world.clock.monotonic() - started
+        return self._record(spec, observed, duration)
+
+    def _goal(self) -> tuple[str, CheckResult | None]:
+        try:
+            return self._plan.goal(), None
+        except ConfigError as error:
+            return "", CheckResult(name="goal", ok=False, detail=str(error))
+
+    def _next_number(self) -> int:
+        snapshot = self._board.snapshot
+        return max(snapshot.seq, sum(snapshot.counts.values())) + 1
+
+    def _spec(self, number: int, goal: str, began: datetime, log_path: Path | None) -> CycleSpec:
+        cycle_id = uuid.uuid4().hex
+        plan = self._plan
+        return CycleSpec(
+            cycle_id=cycle_id,
+            number=number,
+            index=self._index + 1,
+            mode=plan.mode,
+            goal=goal,
+            started_at=began,
+            timeout=plan.timeout,
+            idle_timeout=plan.idle_timeout,
+            grace=plan.grace,
+            control_file=plan.control_dir / f"{cycle_id}.json",
+            log_path=log_path,
+        )
+
+    def _announce(self, spec: CycleSpec) -> RunningCycle:
+        """Say durably that the cycle starts; nothing of it runs before that."""
+        cycle = RunningCycle(
+            cycle_id=spec.cycle_id,
+            number=spec.number,
+            mode=spec.mode,
+            goal=self._world.redact(spec.goal),
+            started_at=timestamp(spec.started_at),
+            boot_id=self._world.boot_id,
+            log_path=str(spec.log_path) if spec.log_path else None,
+            supervisor_pid=self._world.identity.pid,
+        )
+        self._insist(lambda: self._world.flight.begin(cycle))
+        self._board.enter(LoopState.CHECKING, cycle=cycle, next_run_at=None, note="")
+        return cycle
+
+    def _record(self, spec: CycleSpec, observed: Observed, duration: float) -> Decision:
+        world = self._world
+        draft = self._redacted(draft_record(spec, observed, finished_at=world.clock.now(), duration=duration))
+        stale = self._board.snapshot.stale_cycles
+        if observed.artifact is not None:
+            stale = 0 if observed.artifact.fresh else stale + 1
+        record = self._with_streak(draft, stale=stale)
+        self._index += 1
+        self._last = record.status
+        decision = continuation.decide(self._plan.rules, record, self._index, world.chance)
+        delay = decision.delay if isinstance(decision, Continue) else None
+        record = replace(record, next_delay_seconds=delay, supervisor=world.identity)
+        try:
+            self._insist(lambda: world.history.append(record))
+        except StateError:
+            world.last_words(record)
+            raise
+        state, due = self._next_state(decision)
+        self._board.count(record, state, next_run_at=due)
+        return decision
+
+    def _with_streak(self, record: CycleRecord, *, stale: int) -> CycleRecord:
+        streak = next_streak(self._board.snapshot.consecutive_failures, record.status)
+        return replace(record, consecutive_failures=streak, stale_cycles=stale, supervisor=self._world.identity)
+
+    def _redacted(self, record: CycleRecord) -> CycleRecord:
+        redact, value = self._world.redact, self._world.redact_value
+        return replace(
+            record,
+            goal=redact(record.goal),
+            mode=redact(record.mode),
+            reason=redact(record.reason),
+            stderr_tail=redact(record.stderr_tail),
+            failed_checks=tuple(map(redact, record.failed_checks)),
+            usage=value(record.usage),
+            control=value(record.control),
+        )
+
+    # --- between cycles --------------------------------------------------------------------------------------------
+
+    def _next_state(self, decision: Decision) -> tuple[LoopState, str | None]:
+        """The state that follows a decision, and when the next cycle is due."""
+        if isinstance(decision, Halt):
+            return LoopState.STOPPING, None
+        due = self._world.clock.now() + timedelta(seconds=decision.delay)
+        return LoopState.BACKOFF if decision.backoff else LoopState.WAITING, timestamp(due)
+
+    def _insist(self, write: Callable[[], None]) -> None:
+        """Write what must be written before the loop may go on; hold the loop until it can be.
+
+        Raises:
+            StateError: a stop was asked meanwhile, or a bounded run has tried often enough.
+        """
+        for attempt in count():
+            try:
+                return write()
+            except StateError as error:
+                self._board.blame_state()
+                self._board.enter(LoopState.HELD, note=str(error))
+                if self._plan.rules.iterations and attempt >= _BOUNDED_HOLDS:
+                    raise
+            if self._world.stop.wait(_HOLDS[min(attempt, len(_HOLDS) - 1)]) is Waited.STOP:
+                return write()  # once more; its error is the last word
+        return None

@@ -1,0 +1,156 @@
+"""One cycle, a straight line: what is asked -> what was checked -> what was observed -> what it means."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from run_cycle_loop.model.enums import LoopState, Outcome, Urgency
+from run_cycle_loop.model.errors import RunnerError
+from run_cycle_loop.model.ports import Clock, CycleLog, InFlight, StopToken
+from run_cycle_loop.model.records import (
+    ArtifactVerdict,
+    CheckResult,
+    CycleRecord,
+    CycleSpec,
+    PrerequisiteReport,
+    RunningCycle,
+    RunResult,
+    timestamp,
+)
+from run_cycle_loop.policies.classification import Verdict, judge_error, judge_run, judge_skipped
+from run_cycle_loop.supervisor.board import Board
+from run_cycle_loop.supervisor.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """Everything that is known of a cycle once it is over."""
+
+    report: PrerequisiteReport
+    verdict: Verdict
+    result: RunResult | None = None
+    artifact: ArtifactVerdict | None = None
+
+
+class CycleRun:
+    """Carries one cycle from its checks to its verdict."""
+
+    def __init__(
+        self,
+        spec: CycleSpec,
+        plan: Plan,
+        *,
+        log: CycleLog,
+        flight: InFlight,
+        board: Board,
+        stop: StopToken,
+        clock: Clock,
+        goal_check: CheckResult | None,
+    ) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._log = log
+        self._flight = flight
+        self._board = board
+        self._stop = stop
+        self._clock = clock
+        self._goal_check = goal_check  #: what became of reading the goal; None where it could be read
+
+    def carry_out(self) -> Observed:
+        """The whole line; never raises for what the cycle does."""
+        report = self._check()
+        if not report.ok:
+            return Observed(report=report, verdict=judge_skipped(report))
+        request = self._stop.requested()
+        if request is not None and request.urgency >= Urgency.NOW:
+            verdict = Verdict(outcome=Outcome.INTERRUPTED, reason=f"{request.detail} before it was launched")
+            return Observed(report=report, verdict=verdict)
+        return self._launch(report)
+
+    def _check(self) -> PrerequisiteReport:
+        checks = [self._goal_check] if self._goal_check else []
+        checks += [check.check(self._spec, self._log) for check in self._plan.prerequisites]
+        for check in checks:
+            word = "ok" if check.ok else "FAILED" if check.required else "missing (optional)"
+            self._log.note(f"check {check.name}: {word}, {check.detail}")
+        return PrerequisiteReport(checks=tuple(checks))
+
+    def _launch(self, report: PrerequisiteReport) -> Observed:
+        self._log.note(f"command {self._plan.runner.preview(self._spec)}")
+        artifacts = self._plan.artifacts
+        mark = artifacts.mark() if artifacts else None
+        began = self._clock.now()
+        try:
+            result = self._plan.runner.run(self._spec, self._log, self._flight)
+        except RunnerError as error:
+            return Observed(report=report, verdict=judge_error(error))
+        artifact = None
+        if artifacts:
+            artifact = artifacts.verify(mark, started_at=began, finished_at=self._clock.now())
+        return Observed(
+            report=report, verdict=judge_run(self._spec, result, artifact), result=result, artifact=artifact
+        )
+
+
+class ShownFlight:
+    """An in-flight slot whose launch also shows on the board."""
+
+    def __init__(self, flight: InFlight, board: Board, cycle: RunningCycle) -> None:
+        self._flight = flight
+        self._board = board
+        self._cycle = cycle
+
+    def begin(self, cycle: RunningCycle) -> None:
+        """Pass on."""
+        self._flight.begin(cycle)
+
+    def read(self) -> RunningCycle | None:
+        """Pass on."""
+        return self._flight.read()
+
+    def launched(self, leader_pid: int, leader_start_ticks: int | None, output_inodes: tuple[int, ...]) -> None:
+        """Pass on, and show the cycle as running (or as the one that the loop still finishes)."""
+        self._flight.launched(leader_pid, leader_start_ticks, output_inodes)
+        stopping = self._board.snapshot.state is LoopState.STOPPING
+        self._board.enter(
+            LoopState.STOPPING if stopping else LoopState.RUNNING,
+            cycle=replace(
+                self._cycle,
+                leader_pid=leader_pid,
+                leader_start_ticks=leader_start_ticks,
+                output_inodes=output_inodes,
+            ),
+        )
+
+
+def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, duration: float) -> CycleRecord:
+    """What is kept of a cycle, before the streak and the decision are known."""
+    result, artifact = observed.result, observed.artifact
+    control = result.control if result else None
+    usage = control.get("usage") if control else None
+    reason = observed.verdict.reason
+    if result and result.control_error:
+        reason = f"{reason}; {result.control_error}"
+    return CycleRecord(
+        timestamp=timestamp(finished_at),
+        mode=spec.mode,
+        goal=spec.goal,
+        status=observed.verdict.outcome,
+        prerequisites_ok=observed.report.ok,
+        return_code=observed.verdict.return_code,
+        duration_seconds=round(max(0.0, duration), 6),
+        archive_created=artifact.fresh if artifact else None,
+        archive_path=str(artifact.path) if artifact and artifact.path else None,
+        log_path=str(spec.log_path) if spec.log_path else None,
+        cycle_id=spec.cycle_id,
+        number=spec.number,
+        started_at=timestamp(spec.started_at),
+        finished_at=timestamp(finished_at),
+        reason=reason,
+        signal=result.signal if result else None,
+        failed_checks=tuple(f"{check.name}: {check.detail}" for check in observed.report.failures),
+        stderr_tail=result.stderr_tail if result else "",
+        output_bytes=result.output_bytes if result else 0,
+        leftovers=result.leftovers if result else 0,
+        usage=usage if isinstance(usage, dict) else None,
+        control=control,
+    )

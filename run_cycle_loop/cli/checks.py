@@ -1,5 +1,8 @@
 """How a prerequisite report looks on a screen."""
 
+from dataclasses import asdict
+from typing import Any
+
 import click
 
 from run_cycle_loop.kit.printable import printable
@@ -14,3 +17,8 @@ def show_report(report: PrerequisiteReport) -> None:
     failed = len(report.failures)
     verdict = "all required checks hold" if report.ok else f"{failed} of {len(report.checks)} checks failed"
     click.echo(f"prerequisites: {verdict}")
+
+
+def report_as_dict(report: PrerequisiteReport) -> dict[str, Any]:
+    """The report as a JSON object."""
+    return {"ok": report.ok, "checks": [asdict(check) for check in report.checks]}

@@ -95,7 +95,7 @@ def _ending_of(error: BaseException) -> int:
             return _complain(str(error), error.exit_code)
         case KeyboardInterrupt() | click.Abort():
             return _INTERRUPTED
-        case BrokenPipeError():
+        case BrokenPipeError() | SystemExit():  # click's word for the same
             # The reader of our output has gone; the interpreter must not complain about it at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -32,7 +32,9 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A short form for people: ``0.2s``, ``12s``, ``5m``, ``1h30m``, ``2d4h``."""
+    """A short form for people: ``3ms``, ``0.2s``, ``12s``, ``5m``, ``1h30m``, ``2d4h``."""
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)

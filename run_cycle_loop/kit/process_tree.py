@@ -51,15 +51,11 @@ class ProcessTree:
     def __init__(self) -> None:
         self.leader: int | None = None  #: the pid whose exit status its supervisor collects
         self._root = os.getpid()
-        self._strangers = frozenset(process_table.children(self._root))
+        self._strangers = frozenset() if _is_childless() else frozenset(process_table.children(self._root))
 
     def is_empty(self) -> bool:
         """Whether no descendant lives; zombies that are ours are reaped on the way."""
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True  # one system call in the ordinary case: no child means no descendant
-        return not self.living()
+        return _is_childless() or not self.living()
 
     def living(self) -> list[ProcessId]:
         """The living descendants, parents before children."""
@@ -91,6 +87,15 @@ class ProcessTree:
     def kill(self) -> list[ProcessId]:
         """End every descendant; returns those that the kernel could not end in five seconds."""
         return end_all(self.living)
+
+
+def _is_childless() -> bool:
+    """Whether this process has no child at all, not even a zombie: then it has no descendant. One system call."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def end_all(living: Callable[[], list[ProcessId]]) -> list[ProcessId]:

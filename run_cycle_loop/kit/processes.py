@@ -213,6 +213,8 @@ class _Child:
         stack.callback(os.close, self.pidfd)
         self.started = started
         self.leader_gone = False
+        self.exit_code: int | None = None
+        self.signal: int | None = None
         self.ended_by = EndedBy.ITSELF
         self.leftovers = 0
         self.survivors: tuple[ProcessId, ...] = ()
@@ -266,15 +268,18 @@ class _Child:
         self._tree.terminate()
         return True
 
-    def collect(self) -> tuple[int | None, int | None]:
-        """The leader's (exit code, signal); (None, None) while it cannot be ended."""
-        options = os.WEXITED | (os.WNOHANG if self.survivors else 0)
-        result = os.waitid(os.P_PIDFD, self.pidfd, options)
+    def collect(self) -> None:
+        """Take the leader's exit code or signal, once it is there."""
+        if self.leader_gone:
+            return
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         if result is None:
-            return None, None
+            return
+        self.leader_gone = True
         if result.si_code == os.CLD_EXITED:
-            return result.si_status, None
-        return None, result.si_status
+            self.exit_code = result.si_status
+        else:
+            self.signal = result.si_status
 
 
 class _Watch:
@@ -308,13 +313,13 @@ class _Watch:
             demand = self._pulse.beat() if self._pulse is not None else Demand.NOTHING
             if child.step(time.monotonic(), self._last_output, demand):
                 break
-        exit_code, number = child.collect()
+        child.collect()
         duration = time.monotonic() - child.started
         self._drain()
         return Exit(
             ended_by=child.ended_by,
-            exit_code=exit_code,
-            signal=number,
+            exit_code=child.exit_code,
+            signal=child.signal,
             duration=duration,
             output_bytes=self._output_bytes,
             leftovers=child.leftovers,
@@ -328,7 +333,7 @@ class _Watch:
             if isinstance(key.data, _Pipe):
                 self._pump(key.data)
             elif key.data is self._child:
-                self._child.leader_gone = True
+                self._child.collect()
                 self._selector.unregister(self._child.pidfd)
 
     def _pump(self, pipe: _Pipe) -> int:

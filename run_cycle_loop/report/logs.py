@@ -45,11 +45,10 @@ def read(log: Path) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read.
     """
-    end = unjoined(log)
     with open(open_regular(log, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         while block := file.read(_BLOCK):
             yield block
-    yield from end
+    yield from unjoined(log)
 
 
 def follow(directory: Path, log: Path | None, *, wait: Callable[[float], object]) -> Iterator[bytes]:

@@ -225,7 +225,7 @@ def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[_Row]:
     seconds = last.get("duration_seconds")
     took = f" in {span(seconds)}" if isinstance(seconds, int | float) else ""
     when = f", {_ago(at, now)}" if at else ""
-    colour = colour_of(Outcome(outcome)) if outcome in Outcome.__members__.values() else None
+    colour = colour_of(Outcome(outcome)) if outcome in set(Outcome) else None
     yield "last cycle", f"{last.get('number')}  {outcome}{took}{when}", colour
     if last.get("reason"):
         yield "", str(last["reason"]), None

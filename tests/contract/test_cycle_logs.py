@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from run_cycle_loop.kit.redact import Redactor
-from run_cycle_loop.stores.cycle_logs import CycleLogFile, CycleLogFolder, log_names, recover
+from run_cycle_loop.stores.cycle_logs import CycleLogFile, CycleLogFolder, log_names, log_order, recover
 from run_cycle_loop.stores.head_and_tail import segment_paths
 
 if TYPE_CHECKING:
@@ -131,6 +131,20 @@ def test_where_no_file_can_be_made_the_log_discards_and_says_why(tmp_path: Path)
     assert log.tail("stderr") == "lost but counted"
 
 
+def test_where_a_thousand_namesakes_exist_the_log_discards_and_says_so(folder: CycleLogFolder) -> None:
+    folder.directory.mkdir()
+    for name in ("1.log", *(f"1-{namesake}.log" for namesake in range(2, 1001))):
+        (folder.directory / f"20260517T120000Z-{name}").touch()
+    log = folder.open(1, NOON)
+    assert log.path is None
+    assert "1000 logs named 20260517T120000Z-1 exist" in (log.error or "")
+
+
+def test_a_name_that_is_no_logs_name_has_no_order() -> None:
+    with pytest.raises(ValueError, match=r"'notes\.log' is no cycle log's name"):
+        log_order("notes.log")
+
+
 # What is written
 
 
@@ -239,6 +253,21 @@ def test_a_note_is_kept_even_where_output_is_left_out_around_it(small: CycleLogF
     assert lines.index(b"[run-cycle-loop: deadline passed]") < cut < lines.index(b"[run-cycle-loop: killed]")
 
 
+def test_what_was_planted_in_the_place_of_a_segment_is_replaced_not_followed(
+    small: CycleLogFolder, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("unchanged")
+    log = small.open(1, NOON)
+    assert log.path
+    for path in segment_paths(log.path):
+        path.symlink_to(victim)
+    log.write("stdout", numbered(100)[:400])
+    log.close()
+    assert content(log) == numbered(100)[:400]
+    assert victim.read_text() == "unchanged"
+
+
 # Errors of the file
 
 
@@ -267,7 +296,9 @@ def test_a_disk_that_fills_up_behind_the_head_leaves_what_was_written(small: Cyc
     log.close()
     assert log.error
     assert content(log)[:200] == numbered(100)[:200]
-    assert len(content(log)) == 200 + len("\n[run-cycle-loop: 300 bytes left out]\n") + 100 - 42  # a segment begins with a header
+    assert (
+        len(content(log)) == 200 + len("\n[run-cycle-loop: 300 bytes left out]\n") + 100 - 42
+    )  # a segment begins with a header
 
 
 def test_a_log_that_could_not_be_joined_is_finished_at_the_next_start(small: CycleLogFolder, full_disk: Limit) -> None:

@@ -23,18 +23,19 @@ CHECKOUT = Path("/opt/run-cycle-loop")  #: inside of the machine
 PACKAGES = Path("/opt/packages")
 PROGRAMS = ("systemd-nspawn", "nsenter", "systemctl", "dbus-daemon", "cron", "/usr/bin/python3")
 BOOT_SECONDS = 60.0
+_IN_ETC = {"config": "run-cycle-loop", "units": "systemd/system", "pam.d": "pam.d"}
 _T = TypeVar("_T")
 _names = count(1)
 
 
-def wait_for(look: Callable[[], _T | None], what: str, seconds: float = 20.0) -> _T:
+def wait_for(look: Callable[[], _T | None], what: str | Callable[[], str], seconds: float = 20.0) -> _T:
     """The first true thing that ``look`` finds; systemd and cron act in their own time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(0.05)
-    pytest.fail(f"waited {seconds} s in vain for {what}")
+    pytest.fail(f"waited {seconds} s in vain for {what if isinstance(what, str) else what()}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Machine:
 
     def run(self, *argv: str, check: bool = True, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, as its root."""
-        done = subprocess.run(self.command(*argv, cwd=cwd), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(self.command(*argv, cwd=cwd), capture_output=True, text=True, timeout=60, check=False)
         if check and done.returncode:
             pytest.fail(f"{' '.join(argv)} left with {done.returncode}: {done.stdout}{done.stderr}")
         return done
@@ -74,6 +75,10 @@ class Machine:
         """The argument vector that runs a command in the machine."""
         settings = ("env", "-i", "-C", str(cwd), "PATH=/usr/sbin:/usr/bin", "LC_ALL=C.UTF-8", "HOME=/root")
         return ["nsenter", "--target", str(self.leader), "--all", *settings, *argv]
+
+    def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = 20.0) -> _T:
+        """Wait until ``look`` finds something true."""
+        return wait_for(look, what, seconds)
 
     def loop(self, *arguments: str, check: bool = True, checkout: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
         """Run our own command in a checkout of the machine."""
@@ -85,7 +90,9 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
-        pytest.fail(f"these tests need root and {missing or 'nothing else'}: apt-get install systemd-container cron dbus")
+        pytest.fail(
+            f"these tests need root and {missing or 'nothing else'}: apt-get install systemd-container cron dbus"
+        )
     work = tmp_path_factory.mktemp("machine")
     _furnish(work)
     with _own_cgroup() as join, (work / "boot.log").open("wb") as log:
@@ -105,6 +112,8 @@ def _furnish(work: Path) -> None:
     (work / "units").mkdir()
     for unit in (ROOT / "systemd").glob("*.service"):
         shutil.copy(unit, work / "units")
+    # The machine has no network that could come up.
+    (work / "units" / "systemd-networkd-wait-online.service").symlink_to("/dev/null")
     (work / "units" / "tests.target").write_text("[Unit]\nRequires=basic.target dbus.socket\nAfter=basic.target\n")
 
 
@@ -131,7 +140,12 @@ def make_checkout(target: Path) -> None:
 
 
 def _boot_command(join: str, work: Path) -> list[str]:
-    binds = {"checkout": CHECKOUT, "config": "/etc/run-cycle-loop", "units": "/etc/systemd/system", "pam.d": "/etc/pam.d"}
+    binds = {
+        "checkout": CHECKOUT,
+        "config": "/etc/run-cycle-loop",
+        "units": "/etc/systemd/system",
+        "pam.d": "/etc/pam.d",
+    }
     return [
         *("sh", "-c", f'{join} exec "$@"', "sh", "systemd-nspawn", "--quiet", "--directory=/", "--volatile=yes"),
         *("--register=no", "--private-network", f"--machine=run-cycle-loop-{os.getpid()}", "--resolv-conf=off"),
@@ -200,13 +214,13 @@ def _power_off(nspawn: "subprocess.Popen[bytes]") -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cron_checkout(machine: Machine) -> Path:
-    """A checkout that cron has been looking after since the machine was booted, so that no test waits a whole minute."""
+    """A checkout that cron has been looking after since the machine was booted: the other tests fill its minute."""
     checkout = machine.checkout / "by-cron"
     make_checkout(checkout)
     inside = CHECKOUT / "by-cron"
     machine.run("mkdir", "-p", "/var/spool/cron/crontabs")
     machine.loop("install", "cron", "--prefix", str(inside), "--schedule", "* * * * *", checkout=inside)
-    machine.run("systemd-run", "--unit=cron", "cron", "-f")
+    machine.run("systemctl", "start", "cron.service")
     return checkout
 
 
@@ -215,17 +229,18 @@ class Service:
     """One loop under systemd: its unit, its settings, and what it wrote."""
 
     machine: Machine
-    unit: str = "run-cycle-loop.service"
+    unit: str
+    folder: str  #: the name of its folders below /var/lib and /var/log
 
     @property
-    def name(self) -> str:
-        """The name of its folders: the unit's, with the instance behind a hyphen."""
-        return self.unit.removesuffix(".service").replace("@", "-")
+    def inside(self) -> str:
+        """Its state folder, as the machine names it."""
+        return f"/var/lib/private/{self.folder}"
 
     @property
     def state_dir(self) -> Path:
-        """Its state, as it is reached from here."""
-        return self.machine.file(f"/var/lib/private/{self.name}")
+        """Its state folder, as it is reached from here."""
+        return self.machine.file(self.inside)
 
     def script(self, text: str) -> str:
         """Make a cycle script; returns its path in the machine."""
@@ -255,9 +270,10 @@ class Service:
 
     def start(self) -> None:
         """Start it and wait until it says READY."""
-        done = self.machine.run("systemctl", "start", self.unit, check=False)
-        if done.returncode:
-            pytest.fail(f"{done.stderr}\n{self.journal()}")
+        self.machine.run("systemctl", "start", "--no-block", self.unit)
+        wait_for(lambda: self.show("Job") == "0", lambda: f"{self.unit} to be started: {self.journal()}")
+        if self.show("SubState") in {"failed", "auto-restart"}:
+            pytest.fail(f"{self.unit} did not start: {self.journal()}")
 
     def stop(self, *options: str) -> None:
         """Stop it; waits for the end unless the options say otherwise."""
@@ -291,17 +307,44 @@ class Service:
         """What its cycles came to so far."""
         return [record["status"] for record in self.history()]
 
+    def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = 20.0) -> _T:
+        """Wait until ``look`` finds something true."""
+        return wait_for(look, f"{what} of {self.unit}", seconds)
+
     def wait_for_outcomes(self, count: int = 1) -> list[str]:
         """Wait until so many cycles are recorded."""
-        return wait_for(lambda: found if len(found := self.outcomes()) >= count else None, f"{count} records")
+        return wait_for(lambda: found if len(found := self.outcomes()) >= count else None, lambda: f"{count} records: {self.journal()}")
 
     def wait_for_state(self, state: str, seconds: float = 20.0) -> None:
         """Wait until systemd calls its state so."""
-        wait_for(lambda: self.state() == state, f"{self.unit} to be {state}, not {self.state()}", seconds)
+        wait_for(lambda: self.state() == state, lambda: f"{self.unit} to be {state}: {self.journal()}", seconds)
 
     def wait_for_file(self, name: str) -> None:
         """Wait until the cycle has made a file in the state folder."""
         wait_for((self.state_dir / name).exists, name)
+
+    def wait_for_status(self, part: str) -> None:
+        """Wait until ``systemctl status`` would show this."""
+        wait_for(lambda: part in self.show("StatusText"), f"{part!r} in the status")
+
+    def wait_for_restart(self, after: int) -> None:
+        """Wait until it is up again with another process."""
+        wait_for(lambda: self.main_pid() not in {0, after} and self.state() == "active", f"a restart after {after}", 30)
+
+    def stays(self, state: str, seconds: float) -> None:
+        """See that it is in a state, and does not leave it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.state() == state, self.journal()
+            time.sleep(0.1)
+
+    def touch(self, name: str) -> None:
+        """Make a file in its state folder, for the cycle to see."""
+        (self.state_dir / name).touch()
+
+    def pid_in(self, name: str) -> int:
+        """The process that a cycle left in a file of the state folder."""
+        return int((self.state_dir / name).read_text())
 
     def main_pid(self) -> int:
         """Its main process, as the machine numbers it."""
@@ -313,7 +356,7 @@ class Service:
         self.stop()
         self.machine.run("systemctl", "reset-failed", self.unit, check=False)
         for kind in ("lib", "log"):
-            self.machine.run("rm", "-rf", f"/var/{kind}/{self.name}", f"/var/{kind}/private/{self.name}")
+            self.machine.run("rm", "-rf", f"/var/{kind}/{self.folder}", f"/var/{kind}/private/{self.folder}")
         shutil.rmtree(self.machine.units / f"{self.unit}.d", ignore_errors=True)
         for file in self.machine.config.iterdir():
             file.unlink()
@@ -321,11 +364,12 @@ class Service:
 
 
 @pytest.fixture
-def make_service(machine: Machine) -> Iterator[Callable[[str], Service]]:
+def make_service(machine: Machine) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
-    def make(unit: str) -> Service:
-        made.append(Service(machine=machine, unit=unit))
+    def make(unit: str, folder: str = "") -> Service:
+        folder = folder or unit.removesuffix(".service").replace("@", "-")
+        made.append(Service(machine=machine, unit=unit, folder=folder))
         return made[-1]
 
     yield make
@@ -334,7 +378,7 @@ def make_service(machine: Machine) -> Iterator[Callable[[str], Service]]:
 
 
 @pytest.fixture
-def service(make_service: Callable[[str], Service]) -> Service:
+def service(make_service: Callable[..., Service]) -> Service:
     """The shipped unit, with a restart that tests can wait for."""
     shipped = make_service("run-cycle-loop.service")
     shipped.override(RestartSec="200ms")

@@ -42,11 +42,19 @@ def test_an_installed_unit_verifies_and_installs_twice_without_a_change(machine:
 
 
 def test_a_checkout_below_home_runs_and_sees_no_other_home(
-    machine: Machine, make_service: Callable[[str], Service]
+    machine: Machine, make_service: Callable[..., Service]
 ) -> None:
     home = "/home/operator/loop"
     machine.run("mkdir", "-p", "/home/operator", "/home/neighbour")
     machine.run("cp", "-a", "/opt/run-cycle-loop", home)
-    service = make_service("run-cycle-loop@home.service")
-    service.cycle("test -r /home/operator/loop/scripts && ! ls /home/neighbour && ! touch /home/operator/loop/planted")
-    machine.loop("install", "systemd", "--prefix", home, "--instance", "home", "--force", "--system", "/run/systemd/system")
+    machine.loop("install", "systemd", "--prefix", home, "--system", "/tmp/home")
+    machine.run("cp", "/tmp/home/run-cycle-loop.service", "/etc/systemd/system/home.service")
+    machine.run("systemctl", "daemon-reload")
+    service = make_service("home.service", "run-cycle-loop")
+    service.settings(cycle_script=f"{home}/cycle.sh", archive_glob="off")
+    machine.file(f"{home}/cycle.sh").write_text(
+        f"#!/bin/sh\ntest -r {home}/scripts && ! ls /home/neighbour && ! touch {home}/planted\n"
+    )
+    machine.run("chmod", "755", f"{home}/cycle.sh")
+    service.start()
+    assert service.wait_for_outcomes() == ["success"]

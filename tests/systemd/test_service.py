@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.systemd
 
 #: A cycle that runs until it is let go.
-GATED = 'touch started; while [ ! -e go ]; do sleep 0.05; done; rm go started'
+GATED = "touch started; while [ ! -e go ]; do sleep 0.05; done; rm go started"
 
 
 def alive(machine: Machine, pid: int) -> bool:
@@ -142,15 +143,15 @@ def test_wrong_settings_keep_it_down(service: Service, machine: Machine) -> None
     assert service.wait_for_outcomes() == ["success"]
 
 
-def test_a_held_lock_is_tried_again_for_ever(service: Service, make_service: Callable[[str], Service]) -> None:
-    holder = make_service("holder.service")
-    holder.copy_unit_of(service)
+def test_a_held_lock_is_tried_again_for_ever(service: Service, make_service: Callable[..., Service]) -> None:
+    holder = make_service("holder.service", service.folder)
+    shutil.copy(service.machine.units / service.unit, service.machine.units / holder.unit)
     service.cycle("echo hello", sleep=300)
     holder.start()
     service.override(RestartSec="100ms")
     service.machine.run("systemctl", "start", "--no-block", service.unit)
     # Five starts in ten seconds are where systemd's own limit would have ended it.
-    service.wait_for_restarts(7)
+    service.wait_for(lambda: int(service.show("NRestarts")) >= 7, "seven restarts")
     assert service.facts("ExecMainStatus", "Result") == {"ExecMainStatus": "75", "Result": "exit-code"}
     holder.stop()
     service.wait_for_state("active")
@@ -166,14 +167,14 @@ def test_crash_after_crash_meets_no_start_limit(service: Service, machine: Machi
     assert service.state() == "active"
 
 
-def test_two_instances_run_side_by_side(make_service: Callable[[str], Service]) -> None:
+def test_two_instances_run_side_by_side(make_service: Callable[..., Service]) -> None:
     alpha, beta = make_service("run-cycle-loop@alpha.service"), make_service("run-cycle-loop@beta.service")
     for instance in (alpha, beta):
-        instance.cycle("echo hello", sleep=300, mode=instance.name)
+        instance.cycle("echo hello", sleep=300, mode=instance.unit)
         instance.start()
     for instance in (alpha, beta):
         instance.wait_for_outcomes()
-        assert [record["mode"] for record in instance.history()] == [instance.name]
+        assert [record["mode"] for record in instance.history()] == [instance.unit]
         assert instance.state() == "active"
 
 

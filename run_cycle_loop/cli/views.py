@@ -1,0 +1,176 @@
+"""``status``, ``history``, ``logs`` and ``check``: what an operator looks at. They write nothing."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from run_cycle_loop.app import Paths
+from run_cycle_loop.config.options import SettingsCommand, options
+from run_cycle_loop.config.settings import Settings
+from run_cycle_loop.config.sources import resolve
+from run_cycle_loop.controls import stop_file
+from run_cycle_loop.kit import process_table
+from run_cycle_loop.kit.durations import parse_duration
+from run_cycle_loop.kit.process_table import ProcessId
+from run_cycle_loop.model.enums import Outcome
+from run_cycle_loop.model.errors import RunCycleLoopError
+from run_cycle_loop.model.records import LoopSnapshot, SupervisorIdentity
+from run_cycle_loop.report import history as history_view
+from run_cycle_loop.report import logs as logs_view
+from run_cycle_loop.report import status as status_view
+from run_cycle_loop.report.text import Style
+from run_cycle_loop.stores.history import JsonlHistory
+from run_cycle_loop.stores.snapshot import LatestJson
+
+_ROWS = 20  #: of the history, where nothing narrows it
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    return resolve(flags, os.environ, Path.cwd(), cycle_files=False).settings
+
+
+def _style() -> Style:
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return Style.for_encoding(sys.stdout.encoding, colour=colour)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).astimezone()
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@options
+def status(flags: dict[str, Any], *, as_json: bool) -> int:
+    """Show on one screen what the loop does and how it went."""
+    settings = _settings(flags)
+    found = status_view.status(
+        _snapshot(settings),
+        JsonlHistory(settings.history_path),
+        is_alive=_is_alive,
+        stop_file_present=stop_file.is_present(settings.stop_file),
+        now=_now(),
+    )
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+    else:
+        click.echo(status_view.render(found, width=_width(), style=_style()), nl=False, color=_style().colour)
+    return 0
+
+
+def _snapshot(settings: Settings) -> LoopSnapshot | None:
+    path = Paths.of(settings).latest
+    try:
+        return LatestJson(path).read()
+    except ValueError as error:
+        click.echo(f"warning: {path} is damaged ({error}); the next start rebuilds it from the history", err=True)
+        return None
+
+
+def _is_alive(identity: SupervisorIdentity) -> bool:
+    """Whether exactly this supervisor still runs, on this machine and since its last start."""
+    if identity.boot_id != process_table.boot_id():
+        return False
+    return process_table.is_alive(ProcessId(identity.pid, identity.start_ticks))
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help=f"The last N; 0: all. [{_ROWS}, or all since]")
+@click.option("--outcome", "outcomes", type=click.Choice([*Outcome]), multiple=True, help="Only these; repeatable.")
+@click.option("--since", metavar="WHEN", help="Only what finished since: 24h ago, or 2026-01-31T08:00.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options
+def history(
+    flags: dict[str, Any], *, tail: int | None, outcomes: tuple[str, ...], since: str | None, as_json: bool
+) -> int:
+    """List recorded cycles, newest last."""
+    start = None if since is None else _moment(since)
+    if tail is None and start is None:
+        tail = _ROWS
+    records = history_view.select(
+        JsonlHistory(_settings(flags).history_path),
+        tail=tail or None,
+        outcomes=tuple(Outcome(word) for word in outcomes),
+        since=start,
+    )
+    style = _style()
+    lines = (
+        history_view.json_lines(records)
+        if as_json
+        else history_view.table(records, width=_width(), style=style, now=_now())
+    )
+    for line in lines:
+        click.echo(line, color=style.colour)
+    return 0
+
+
+def _moment(text: str) -> datetime:
+    """The time that ``24h`` (ago) or an ISO 8601 time means; a time without a zone is local."""
+    try:
+        return _now() - timedelta(seconds=parse_duration(text.removesuffix("ago")))
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a duration like 24h nor a time like 2026-01-31T08:00", param_hint="--since"
+        ) from None
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("cycle", default=logs_view.LATEST)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written, and with the cycles that follow.")
+@options
+def logs(flags: dict[str, Any], cycle: str, *, follow: bool) -> int:
+    """Print a cycle's log: CYCLE is a number, an id, or `latest`."""
+    settings = _settings(flags)
+    path = logs_view.find_log(settings.log_dir, cycle, JsonlHistory(settings.history_path))
+    if path is None and not (follow and cycle == logs_view.LATEST):
+        raise RunCycleLoopError(
+            f"there is no log of cycle {cycle!r} in {settings.log_dir}; see `run-cycle-loop history`"
+        )
+    if follow:
+        _print(logs_view.follow(settings.log_dir, path, wait=time.sleep))
+    elif path is not None:
+        _print(logs_view.read(path))
+    return 0
+
+
+def _print(blocks: Iterator[bytes]) -> None:
+    """Raw into a pipe or a file; harmless on a terminal."""
+    if sys.stdout.isatty():
+        for text in logs_view.for_terminal(blocks):
+            click.echo(text, nl=False)
+        return
+    for block in blocks:
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@options
+def check(flags: dict[str, Any], *, as_json: bool) -> int:
+    """Check now what must hold before a cycle; exit code 0 where it does, 1 where it does not."""
+    from run_cycle_loop.app import preview  # noqa: PLC0415
+    from run_cycle_loop.cli.checks import report_as_dict, show_report  # noqa: PLC0415
+
+    report = preview(resolve(flags, os.environ, Path.cwd()).settings, os.environ).report
+    if as_json:
+        click.echo(json.dumps(report_as_dict(report)))
+    else:
+        show_report(report)
+    return 0 if report.ok else 1

@@ -1,0 +1,433 @@
+"""Stand-ins for everything outside the loop, for tests of whoever builds on its ports.
+
+Each passes the same contract suite as the real implementation beside it. None sleeps, starts a process or touches a
+file: waiting moves a clock, and what the world answers is scripted.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
+from run_cycle_loop.model.errors import RunnerError, StateError
+from run_cycle_loop.model.ports import History, InFlight, OutputLog, Waited
+from run_cycle_loop.model.records import (
+    CheckResult,
+    CycleRecord,
+    CycleSpec,
+    LoopSnapshot,
+    RunningCycle,
+    RunResult,
+    StopRequest,
+    SupervisorIdentity,
+    timestamp,
+)
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)  #: when everything here begins, unless it is told otherwise
+
+
+class FakeClock:
+    """Both clocks stand still until they are moved; the wall clock can also step by itself, as NTP makes it."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self._now = now
+        self._monotonic = 1000.0
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds that never step."""
+        return self._monotonic
+
+    def move(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        if seconds < 0:
+            raise ValueError(f"time does not pass backwards, as {seconds} would have it; use step_wall")
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds
+
+    def step_wall(self, seconds: float) -> None:
+        """Set the wall clock forward or back, and nothing else."""
+        self._now += timedelta(seconds=seconds)
+
+
+class FakeStop:
+    """A stop token whose waits move the clock instead of sleeping, and are remembered in ``waits``."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.waits: list[float] = []  #: seconds asked for, one by one
+        self._clock = clock
+        self._request: StopRequest | None = None
+        self._triggered = False
+        self._reload = False
+        self._due: list[tuple[float, Callable[[], None]]] = []
+
+    def ask(
+        self,
+        urgency: Urgency = Urgency.AFTER_CYCLE,
+        reason: StopReason = StopReason.SIGNAL,
+        detail: str = "stopped by SIGTERM",
+    ) -> None:
+        """Ask for a stop; the first request's reason stands, a later one can only raise its urgency."""
+        known = self._request
+        if known is None:
+            self._request = StopRequest(reason=reason, urgency=urgency, detail=detail)
+        elif urgency > known.urgency:
+            self._request = replace(known, urgency=urgency)
+
+    def trigger(self) -> None:
+        """Ask for the next cycle now."""
+        self._triggered = True
+
+    def reload(self) -> None:
+        """Ask for the configuration to be read again."""
+        self._reload = True
+
+    def after(self, seconds: float, event: Callable[[], None]) -> None:
+        """Let ``event`` happen during a later wait, so many seconds from now."""
+        self._due.append((self._clock.monotonic() + seconds, event))
+        self._due.sort(key=lambda item: item[0])
+
+    def requested(self) -> StopRequest | None:
+        """The most urgent request so far."""
+        return self._request
+
+    def wait(self, seconds: float) -> Waited:
+        """Move the clock to the end of the wait, or to the event that cuts it short."""
+        self.waits.append(seconds)
+        until = self._clock.monotonic() + seconds
+        while (ended := self._cut_short()) is None and self._due and self._due[0][0] <= until:
+            moment, event = self._due.pop(0)
+            self._clock.move(max(0.0, moment - self._clock.monotonic()))
+            event()
+        if ended is None:
+            self._clock.move(until - self._clock.monotonic())
+        return ended or Waited.ELAPSED
+
+    def _cut_short(self) -> Waited | None:
+        if self._request is not None:
+            return Waited.STOP
+        triggered, self._triggered = self._triggered, False
+        return Waited.TRIGGERED if triggered else None
+
+    def reload_requested(self) -> bool:
+        """Whether a reload was asked since the last call."""
+        asked, self._reload = self._reload, False
+        return asked
+
+
+Step = RunResult | RunnerError | Callable[[CycleSpec], RunResult]
+
+
+class ScriptedRunner:
+    """Gives one scripted answer for each cycle, and keeps what it was asked in ``specs``.
+
+    A step is a result, an error to raise, or a function of the spec: the place to let things happen during a cycle.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self.specs: list[CycleSpec] = []
+        self._steps = list(steps)
+
+    def preview(self, spec: CycleSpec) -> list[str]:
+        """A command that names the mode and the goal."""
+        return ["scripted", spec.mode, spec.goal]
+
+    def run(self, spec: CycleSpec, log: OutputLog, flight: InFlight) -> RunResult:
+        """The next answer.
+
+        Raises:
+            RunnerError: the script says so.
+            AssertionError: the script has no further step.
+        """
+        if not self._steps:
+            raise AssertionError(f"cycle {spec.number} is one more than was scripted")
+        self.specs.append(spec)
+        step = self._steps.pop(0)
+        if isinstance(step, RunnerError):
+            raise step
+        flight.launched(4000 + spec.number, 100, ())
+        result = step if isinstance(step, RunResult) else step(spec)
+        log.write("stderr", result.stderr_tail.encode())
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScriptedCheck:
+    """A prerequisite that holds or does not, cycle by cycle; the last verdict repeats."""
+
+    name: str = "scripted"
+    verdicts: list[bool] = field(default_factory=lambda: [True])
+    required: bool = True
+
+    def check(self, _spec: CycleSpec, log: OutputLog) -> CheckResult:
+        """The next verdict."""
+        ok = self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
+        log.write("stdout", b"checked\n")
+        return CheckResult(name=self.name, ok=ok, detail="holds" if ok else "does not hold", required=self.required)
+
+
+class _Refusals:
+    """Writes that fail on request."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def refuse(self, times: int) -> None:
+        """Let the next writes fail, as on a full disk."""
+        self._left = times
+
+    def _may_fail(self, what: str) -> None:
+        if self._left:
+            self._left -= 1
+            raise StateError(f"{what} cannot be written: No space left on device; free space")
+
+
+class InMemoryHistory(_Refusals):
+    """A history of JSON lines that lives as long as the object."""
+
+    def __init__(self, records: Iterable[CycleRecord] = ()) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        for record in records:
+            self.append(record)
+
+    def append(self, record: CycleRecord) -> None:
+        """Add a record.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("history")
+        self.lines.append(json.dumps(record.as_dict()))
+
+    def last(self) -> CycleRecord | None:
+        """The newest record."""
+        return next(self.newest_first(), None)
+
+    def records(self) -> Iterator[CycleRecord]:
+        """All records, oldest first."""
+        return (CycleRecord.from_dict(json.loads(line)) for line in list(self.lines))
+
+    def newest_first(self) -> Iterator[CycleRecord]:
+        """All records, newest first."""
+        return (CycleRecord.from_dict(json.loads(line)) for line in reversed(self.lines))
+
+
+class InMemoryInFlight(_Refusals):
+    """The slot of the one cycle that may be running."""
+
+    def __init__(self, cycle: RunningCycle | None = None) -> None:
+        super().__init__()
+        self._cycle = cycle
+
+    def begin(self, cycle: RunningCycle) -> None:
+        """Say that a cycle starts.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the slot")
+        self._cycle = cycle
+
+    def launched(self, leader_pid: int, leader_start_ticks: int | None, output_inodes: tuple[int, ...]) -> None:
+        """Add what was launched."""
+        if self._cycle is not None:
+            self._cycle = replace(
+                self._cycle,
+                leader_pid=leader_pid,
+                leader_start_ticks=leader_start_ticks,
+                output_inodes=output_inodes,
+            )
+
+    def read(self) -> RunningCycle | None:
+        """The last cycle that was begun."""
+        return self._cycle
+
+
+class InMemorySnapshots(_Refusals):
+    """Every snapshot that was ever shown, in ``shown``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[LoopSnapshot] = []
+
+    @property
+    def states(self) -> list[LoopState]:
+        """The states that were shown, in order."""
+        return [snapshot.state for snapshot in self.shown]
+
+    def replace(self, snapshot: LoopSnapshot) -> None:
+        """Show a snapshot.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the snapshot")
+        self.shown.append(snapshot)
+
+    def load(self, history: History) -> LoopSnapshot:
+        """What was shown last, with everything that can be counted counted from the history."""
+        counted = LoopSnapshot(state=LoopState.STARTING, updated_at="")
+        for record in history.records():
+            counted = counted.counting(record)
+        if not self.shown:
+            return counted
+        last = self.shown[-1]
+        return replace(
+            counted,
+            state=last.state,
+            updated_at=last.updated_at,
+            supervisor=last.supervisor,
+            cycle=last.cycle,
+            next_run_at=last.next_run_at,
+            stop_reason=last.stop_reason,
+        )
+
+
+class InMemoryCycleLog:
+    """One cycle's log."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path | None = path
+        self.notes: list[str] = []
+        self.closed = False
+        self._streams = {"stdout": b"", "stderr": b""}
+
+    def write(self, stream: str, chunk: bytes | memoryview) -> None:
+        """Take output."""
+        self._streams[stream] += bytes(chunk)
+
+    def note(self, text: str) -> None:
+        """Add a line of the supervisor's own."""
+        self.notes.append(text)
+
+    def tail(self, stream: str) -> str:
+        """The last twenty lines of a stream."""
+        return "\n".join(self._streams[stream].decode("utf-8", "replace").splitlines()[-20:])
+
+    def close(self) -> None:
+        """Finish it."""
+        self.closed = True
+
+
+class InMemoryCycleLogs:
+    """Every log that was opened, in ``opened``."""
+
+    def __init__(self) -> None:
+        self.opened: list[InMemoryCycleLog] = []
+
+    def open(self, number: int, started_at: datetime) -> InMemoryCycleLog:
+        """A fresh log that no other cycle shares."""
+        name = f"{started_at:%Y%m%dT%H%M%SZ}-{number}-{len(self.opened)}.log"
+        self.opened.append(InMemoryCycleLog(Path("memory") / name))
+        return self.opened[-1]
+
+
+class RecordingObserver:
+    """Keeps what it is told; ``fault`` makes it fail from then on."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.states: list[LoopState] = []
+        self.records: list[CycleRecord] = []
+        self.beats = 0
+
+    def state_changed(self, snapshot: LoopSnapshot) -> None:
+        """Keep the state."""
+        self.states.append(snapshot.state)
+        self._fail()
+
+    def cycle_finished(self, record: CycleRecord, _snapshot: LoopSnapshot) -> None:
+        """Keep the record."""
+        self.records.append(record)
+        self._fail()
+
+    def beat(self) -> None:
+        """Count it."""
+        self.beats += 1
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+def make_identity(**changes: Any) -> SupervisorIdentity:
+    """A supervisor's identity, with these changes."""
+    known: dict[str, Any] = {
+        "pid": 4000,
+        "start_ticks": 100,
+        "boot_id": "boot-1",
+        "host": "box",
+        "version": "0",
+        "started_at": timestamp(NOON),
+    }
+    return SupervisorIdentity(**known | changes)
+
+
+def make_spec(**changes: Any) -> CycleSpec:
+    """What is asked of a cycle, with these changes."""
+    known: dict[str, Any] = {
+        "cycle_id": "cycle-1",
+        "number": 1,
+        "index": 1,
+        "mode": "experimental",
+        "goal": "plan",
+        "started_at": NOON,
+        "timeout": 300.0,
+        "idle_timeout": None,
+        "grace": 10.0,
+        "control_file": Path("control/cycle-1.json"),
+        "log_path": None,
+    }
+    return CycleSpec(**known | changes)
+
+
+def make_result(exit_code: int | None = 0, **changes: Any) -> RunResult:
+    """What was observed of a cycle that ended by itself, with these changes."""
+    known: dict[str, Any] = {"ending": Ending.EXIT, "exit_code": exit_code, "signal": None, "duration": 1.0}
+    return RunResult(**known | changes)
+
+
+def make_record(number: int = 1, status: Outcome = Outcome.SUCCESS, **changes: Any) -> CycleRecord:
+    """What is kept of a cycle, with these changes."""
+    known: dict[str, Any] = {
+        "timestamp": timestamp(NOON),
+        "mode": "experimental",
+        "goal": "plan",
+        "status": status,
+        "prerequisites_ok": True,
+        "return_code": 1 if status is Outcome.FAILED else 0,
+        "duration_seconds": 1.0,
+        "archive_created": None,
+        "archive_path": None,
+        "log_path": None,
+        "cycle_id": f"cycle-{number}",
+        "number": number,
+        "started_at": timestamp(NOON),
+        "finished_at": timestamp(NOON),
+        "consecutive_failures": int(status.is_failure),
+        "next_delay_seconds": 300.0,
+    }
+    return CycleRecord(**known | changes)
+
+
+def make_running(number: int = 1, **changes: Any) -> RunningCycle:
+    """A cycle in flight, with these changes."""
+    known: dict[str, Any] = {
+        "cycle_id": f"cycle-{number}",
+        "number": number,
+        "mode": "experimental",
+        "goal": "plan",
+        "started_at": timestamp(NOON),
+        "boot_id": "boot-1",
+        "log_path": None,
+        "supervisor_pid": 4000,
+    }
+    return RunningCycle(**known | changes)

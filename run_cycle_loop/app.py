@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -162,17 +163,20 @@ def _observers(
     settings: Settings, environ: Mapping[str, str], loggers: "LoggerFactory", clock: SystemClock
 ) -> list[Observer]:
     """Those who watch; each one is imported only where it is wanted."""
+    from run_cycle_loop.observers.lines import LineWriter  # noqa: PLC0415
     from run_cycle_loop.observers.logs import LogObserver  # noqa: PLC0415
 
     observers: list[Observer] = [LogObserver(loggers("run"), stale_after=settings.stale_after)]
+    screen = LineWriter(sys.stderr)
+    if screen.isatty() and settings.log_format != "json" and environ.get("TERM", "dumb") != "dumb":
+        from run_cycle_loop.observers.progress import ProgressLine  # noqa: PLC0415
+
+        observers.append(ProgressLine(screen, now=clock.now, monotonic=clock.monotonic))
     if environ.get("NOTIFY_SOCKET"):
         from run_cycle_loop.observers.systemd import SystemdNotifier  # noqa: PLC0415
 
         observers.append(SystemdNotifier(environ, monotonic=clock.monotonic))
     if settings.metrics_stdout:
-        import sys  # noqa: PLC0415
-
-        from run_cycle_loop.observers.lines import LineWriter  # noqa: PLC0415
         from run_cycle_loop.observers.stdout import JsonLines  # noqa: PLC0415
 
         observers.append(JsonLines(LineWriter(sys.stdout)))

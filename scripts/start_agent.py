@@ -15,7 +15,10 @@ sys.path.insert(0, str(ROOT))
 from run_cycle_loop.agents.planner import Planned, Request, plan_cycle  # noqa: E402
 from run_cycle_loop.model.errors import RunCycleLoopError  # noqa: E402
 
-DEFAULT_GOAL = "Write a three-bullet recap of the last run and plan one next experiment with measurable success criteria."
+#: The loop's own default.
+DEFAULT_GOAL = (
+    "Write a three-bullet recap of the last run and plan one next experiment with measurable success criteria."
+)
 
 
 def main() -> int:

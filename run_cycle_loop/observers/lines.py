@@ -5,6 +5,9 @@ from typing import TextIO
 
 from run_cycle_loop.kit.files import write_all
 
+#: Begins a line of a terminal anew, whatever stands there.
+ERASE = "\r\x1b[2K"
+
 
 class LineWriter:
     """Writes whole lines, unbuffered, and survives the death of its stream.
@@ -23,7 +26,17 @@ class LineWriter:
         Raises:
             OSError: the stream did not take all of it.
         """
-        data = f"{line}\n"
+        self._put(f"{line}\n")
+
+    def draw(self, text: str) -> None:
+        """Write a text as it stands, without a newline.
+
+        Raises:
+            OSError: the stream did not take all of it.
+        """
+        self._put(text)
+
+    def _put(self, data: str) -> None:
         try:
             if self._descriptor is None:
                 self._stream.write(data)

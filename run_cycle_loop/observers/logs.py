@@ -17,7 +17,7 @@ from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, timestamp
-from run_cycle_loop.observers.lines import LineWriter
+from run_cycle_loop.observers.lines import ERASE, LineWriter
 
 Redact = Callable[[Any], Any]
 _Fields = MutableMapping[str, Any]
@@ -70,11 +70,12 @@ class _Sink:
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
+        self._start = ERASE if writer.isatty() else ""  # a progress line may stand there
         self.lost = 0
 
     def msg(self, line: str) -> None:
         try:
-            self._writer.write(line)
+            self._writer.write(self._start + line)
         except OSError:
             self.lost += 1
 
@@ -135,6 +136,8 @@ class LogObserver:
         """Quiet, but for the states in which an operator would ask why nothing runs."""
         facts = {"state": str(snapshot.state), "next_run_at": snapshot.next_run_at, "note": snapshot.note or None}
         match snapshot.state:
+            case LoopState.RUNNING if snapshot.cycle:
+                self._log.info("cycle.started", number=snapshot.cycle.number, log=snapshot.cycle.log_path)
             case LoopState.HELD:
                 self._log.warning("loop.held", **facts)
             case LoopState.BACKOFF:

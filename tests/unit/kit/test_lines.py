@@ -26,7 +26,6 @@ def reader(path: Path) -> Iterator[int]:
     ("content", "expected"),
     [
         (b"", []),
-        (b"\n", [b""]),
         (b"a\n", [b"a"]),
         (b"a\nb\n", [b"b", b"a"]),
         (b"a\n\nb\n", [b"b", b"", b"a"]),

@@ -120,8 +120,8 @@ def test_a_line_may_hold_keys_of_a_later_version() -> None:
         {"status": 3},
         {"status": None},
         {"status": "ok", "number": "many"},
-        {"status": "ok", "duration_seconds": []},
-        {"status": "ok", "consecutive_failures": {}},
+        {"status": "ok", "duration_seconds": [1]},
+        {"status": "ok", "consecutive_failures": {"a": 1}},
         {"status": "ok", "stale_cycles": "x"},
     ],
 )

@@ -70,7 +70,7 @@ class Paths:
         return cls(
             lock=state / "run_cycle.lock",
             in_flight=state / "run_cycle_in_flight.json",
-            control_dir=state / "control",
+            control_dir=state.absolute() / "control",  # the cycle is told this one
             latest=settings.log_dir / "latest.json",
         )
 
@@ -216,6 +216,7 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
 
     descriptors.settle()
     process_tree.adopt_orphans()
+    environ = dict(environ)  # as it is now: os.environ would be decoded anew for every cycle
     clock = SystemClock()
     redactor = redactor_for(settings, environ)
     loggers = configure(level=settings.log_level, format=settings.log_format, redact=redactor.value)

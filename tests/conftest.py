@@ -1,9 +1,12 @@
 """Which tests run: those that need root and Debian packages only with ``scripts/test --all``, and then all of them."""
 
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from run_cycle_loop.controls.signals import HANDLED, SignalInbox
 
 GATED = ("root", "systemd")
 EVERYTHING = os.environ.get("RUN_CYCLE_TEST_ALL") == "1"
@@ -51,3 +54,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+@pytest.fixture
+def inbox() -> Iterator[SignalInbox]:
+    """The signals of this process as readable bytes; the handlers that pytest had come back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (*HANDLED, signal.SIGCHLD)}
+    with SignalInbox() as opened:
+        yield opened
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

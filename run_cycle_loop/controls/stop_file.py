@@ -3,6 +3,7 @@
 The file is never opened. A dangling link, a FIFO, a folder, a loop of links, an unreadable parent: all of them stop.
 """
 
+import os
 import queue
 import threading
 from contextlib import suppress
@@ -41,7 +42,7 @@ def now_path(path: Path) -> Path:
 
 
 class StopFile:
-    """Looks at the path from a thread of its own: a hung network mount must not hang the loop with it."""
+    """Looks at the path. Where its file system may hang, a thread looks, and the loop does not hang with it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +50,9 @@ class StopFile:
         self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Sight] = queue.SimpleQueue()
         self._asked = False
-        threading.Thread(target=self._watch, name="stop-file", daemon=True).start()
+        self._at_once = _is_on_a_disk(path.parent)
+        if not self._at_once:
+            threading.Thread(target=self._watch, name="stop-file", daemon=True).start()
 
     def _watch(self) -> None:
         while True:
@@ -63,6 +66,8 @@ class StopFile:
 
     def look(self, patience: float) -> Sight:
         """Look now; UNKNOWN when the file system took longer than ``patience`` seconds to answer."""
+        if self._at_once:
+            return self._look()
         if not self._asked:
             self._requests.put(None)
             self._asked = True
@@ -72,6 +77,14 @@ class StopFile:
             return Sight.UNKNOWN
         self._asked = False
         return sight
+
+
+def _is_on_a_disk(folder: Path) -> bool:
+    """Whether a block device is behind a folder: network and user-space file systems have none (major number 0)."""
+    try:
+        return os.major(folder.stat().st_dev) != 0
+    except OSError:
+        return False
 
 
 def engage(path: Path, *, now: bool) -> None:

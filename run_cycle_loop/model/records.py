@@ -5,7 +5,7 @@ Every record is frozen. Times are aware UTC datetimes; durations are seconds as 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -133,7 +133,7 @@ class CycleRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of one history line."""
-        return {**_flat(self), "supervisor": asdict(self.supervisor) if self.supervisor else None}
+        return {**_flat(self), "supervisor": _flat(self.supervisor) if self.supervisor else None}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Self:
@@ -274,7 +274,7 @@ class LoopSnapshot:
         """The JSON object of ``latest.json``."""
         return {
             **_flat(self),
-            "supervisor": asdict(self.supervisor) if self.supervisor else None,
+            "supervisor": _flat(self.supervisor) if self.supervisor else None,
             "cycle": self.cycle.as_dict() if self.cycle else None,
         }
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from run_cycle_loop.model.records import CycleSpec
 
@@ -19,8 +18,7 @@ def child_environment(
     *,
     allow: Sequence[str] | None,
     cap_writes: int,
-    state_dir: Path,
-    sandbox_dir: Path,
+    folders: Mapping[str, str],
 ) -> dict[str, str]:
     """What a process of this cycle is started with.
 
@@ -29,8 +27,7 @@ def child_environment(
         caller: the supervisor's own environment.
         allow: names, or patterns of names, that are handed on; None hands on all.
         cap_writes: how many files the cycle may write.
-        state_dir: where the loop keeps its state.
-        sandbox_dir: where the cycle may write.
+        folders: absolute paths by the names that the cycle knows them by, ``STATE_DIR`` and ``SANDBOX_DIR``.
     """
     kept = {
         name: value
@@ -43,8 +40,7 @@ def child_environment(
         "MODE": spec.mode,
         "GOAL": spec.goal,
         "CAP_WRITES": str(cap_writes),
-        "STATE_DIR": os.fspath(state_dir.absolute()),
-        "SANDBOX_DIR": os.fspath(sandbox_dir.absolute()),
-        "CONTROL_FILE": os.fspath(spec.control_file.absolute()),
+        "CONTROL_FILE": os.fspath(spec.control_file),
+        **folders,
     }
     return kept | {f"RUN_CYCLE_{name}": value for name, value in told.items()}

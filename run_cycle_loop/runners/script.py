@@ -29,11 +29,12 @@ class ScriptRunner:
         sandbox_reset: bool,
         pulse: processes.Pulse | None,
     ) -> None:
-        self._command = command
-        self._caller = caller
+        self._command = (os.fspath(command.absolute()),) if isinstance(command, Path) else tuple(command)
+        self._takes_goal = isinstance(command, Path)
+        self._caller = dict(caller)
         self._allow = allow
         self._cap_writes = cap_writes
-        self._state_dir = state_dir
+        self._folders = {"STATE_DIR": os.fspath(state_dir.absolute()), "SANDBOX_DIR": os.fspath(sandbox_dir.absolute())}
         self._sandbox_dir = sandbox_dir
         self._sandbox_reset = sandbox_reset
         self._pulse = pulse
@@ -41,9 +42,7 @@ class ScriptRunner:
 
     def preview(self, spec: CycleSpec) -> list[str]:
         """The argument vector: the command as it stands, or the cycle script with mode and goal."""
-        if isinstance(self._command, Path):
-            return [os.fspath(self._command.absolute()), spec.mode, spec.goal]
-        return list(self._command)
+        return [*self._command, spec.mode, spec.goal] if self._takes_goal else [*self._command]
 
     def environment(self, spec: CycleSpec) -> dict[str, str]:
         """What a process of this cycle is started with."""
@@ -52,8 +51,7 @@ class ScriptRunner:
             self._caller,
             allow=self._allow,
             cap_writes=self._cap_writes,
-            state_dir=self._state_dir,
-            sandbox_dir=self._sandbox_dir,
+            folders=self._folders,
         )
 
     def run(self, spec: CycleSpec, log: OutputLog, flight: InFlight) -> RunResult:

@@ -18,7 +18,7 @@ from run_cycle_loop.controls.lock import InstanceLock
 from run_cycle_loop.controls.signals import SignalInbox
 from run_cycle_loop.controls.stop import StopControl
 from run_cycle_loop.controls.stop_file import StopFile
-from run_cycle_loop.kit import descriptors, process_table, process_tree
+from run_cycle_loop.kit import process_table, process_tree
 from run_cycle_loop.kit.clock import SystemClock
 from run_cycle_loop.kit.processes import Pulse
 from run_cycle_loop.kit.redact import Redactor
@@ -214,7 +214,6 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
     """
     from run_cycle_loop.observers.logs import configure  # noqa: PLC0415
 
-    descriptors.settle()
     process_tree.adopt_orphans()
     environ = dict(environ)  # as it is now: os.environ would be decoded anew for every cycle
     clock = SystemClock()
@@ -268,7 +267,9 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         )
         supervisor = Supervisor(world, plan, reload)
         stop.listen(beat=board.beat, request=supervisor.hear)
-        return supervisor.run()
+        finish = supervisor.run()
+        log.info("loop.stopped", reason=str(finish.reason), why=finish.why, exit_code=finish.exit_code)
+        return finish
 
 
 def _last_words(loggers: "LoggerFactory", record: CycleRecord) -> None:
@@ -306,7 +307,6 @@ def preview(settings: Settings, environ: Mapping[str, str]) -> Preview:
     Raises:
         ConfigError: a value cannot be used.
     """
-    descriptors.settle()
     process_tree.adopt_orphans()
     redactor = redactor_for(settings, environ)
     plan = plan_for(settings, environ, pulse=None)

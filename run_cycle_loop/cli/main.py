@@ -9,6 +9,7 @@ from contextlib import suppress
 import click
 
 from run_cycle_loop import __version__
+from run_cycle_loop.kit import descriptors
 from run_cycle_loop.model.errors import RunCycleLoopError
 
 _INTERNAL = 70  #: EX_SOFTWARE: a fault of ours
@@ -76,6 +77,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. No ending is a traceback alone."""
+    descriptors.settle()
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="run-cycle-loop", standalone_mode=False)
         sys.stdout.flush()

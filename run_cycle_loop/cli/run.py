@@ -9,6 +9,7 @@ import click
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.config.sources import Resolved, require_cycle, resolve, unknown_variables
+from run_cycle_loop.controls import signals
 
 
 class RunCommand(SettingsCommand):
@@ -49,11 +50,10 @@ def run(ctx: click.Context, flags: dict[str, Any]) -> int:
     _warn_of_unknown_variables()
     if resolved.settings.dry_run:
         return _dry_run(resolved)
+    signals.hold()
     from run_cycle_loop.app import run_loop  # noqa: PLC0415 - a usage error need not load the whole house
 
-    finish = run_loop(resolved.settings, os.environ, reread)
-    click.echo(f"run-cycle-loop: {finish.reason}: {finish.why} (exit code {finish.exit_code})", err=True)
-    return finish.exit_code
+    return run_loop(resolved.settings, os.environ, reread).exit_code
 
 
 def _warn_of_unknown_variables() -> None:

@@ -12,6 +12,11 @@ from typing import Self
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def hold() -> None:
+    """Keep signals that come during start-up until the inbox can take them: none is lost, none kills us unheard."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
 def _ignore(_number: int, _frame: object) -> None:
     """Exist: only signals with a handler are written to the wake-up descriptor."""
 

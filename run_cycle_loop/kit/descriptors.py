@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import sys
 
 
 def settle() -> None:
@@ -17,6 +18,9 @@ def settle() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
             os.set_inheritable(number, True)  # noqa: FBT003 - the signature is the standard library's
+    # Python gives None for a stream that was closed at start.
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         if int(name) > 2:
             with contextlib.suppress(OSError):  # the one that listed the folder is closed by now

@@ -142,8 +142,10 @@ class LogObserver:
                 self._log.warning("loop.held", **facts)
             case LoopState.BACKOFF:
                 self._log.info("loop.backoff", **facts, consecutive_failures=snapshot.consecutive_failures)
-            case LoopState.STOPPING:
-                self._log.info("loop.stopping", **facts, reason=_word(snapshot.stop_reason))
+            case LoopState.STARTING:
+                self._log.info("loop.started", recorded_cycles=snapshot.seq)
+            case LoopState.STOPPING if snapshot.cycle:
+                self._log.info("loop.stopping", finishing=snapshot.cycle.number)
             case _:
                 self._log.debug("loop.state", **facts)
 
@@ -170,7 +172,3 @@ def _facts_of(record: CycleRecord) -> Mapping[str, Any]:
         "next": None if delay is None else format_duration(delay),
         "log": record.log_path,
     }
-
-
-def _word(value: str | None) -> str | None:
-    return None if value is None else str(value)

@@ -6,8 +6,7 @@ only where metrics are switched on.
 """
 
 import errno
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
@@ -26,20 +25,11 @@ from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorCounts:
-    """What went wrong beside the cycles, since this process started."""
-
-    state: int = 0  #: records or snapshots that could not be written
-    observers: int = 0  #: exceptions of observers
-
-
 class LoopCollector(Collector):
     """Turns the newest snapshot and record into metric families, whenever asked."""
 
-    def __init__(self, version: str, errors: Callable[[], ErrorCounts] = ErrorCounts) -> None:
+    def __init__(self, version: str) -> None:
         self._version = version
-        self._errors = errors
         # One attribute, replaced whole: a scrape runs in the server's thread and must never see halves.
         self._seen: tuple[LoopSnapshot | None, int | None] = (None, None)
 
@@ -52,21 +42,11 @@ class LoopCollector(Collector):
         build = GaugeMetricFamily("run_cycle_build_info", "Always 1; the version that runs.", labels=["version"])
         build.add_metric([self._version], 1)
         yield build
-        yield from _error_families(self._errors())
         snapshot, output_bytes = self._seen
         if snapshot is not None:
             yield from _count_families(snapshot)
             yield from _time_families(snapshot)
             yield from _gauges(("last_output_bytes", "Output of the last cycle, in bytes.", output_bytes))
-
-
-def _error_families(errors: ErrorCounts) -> Iterator[Metric]:
-    yield CounterMetricFamily(
-        "run_cycle_state_errors", "Records or snapshots that this process could not write.", value=errors.state
-    )
-    yield CounterMetricFamily(
-        "run_cycle_observer_errors", "Exceptions of metrics, logs and notifications in this process.", errors.observers
-    )
 
 
 def _count_families(snapshot: LoopSnapshot) -> Iterator[Metric]:
@@ -76,6 +56,12 @@ def _count_families(snapshot: LoopSnapshot) -> Iterator[Metric]:
     for outcome in Outcome:
         cycles.add_metric([outcome], snapshot.counts.get(outcome, 0))
     yield cycles
+    yield CounterMetricFamily(
+        "run_cycle_state_errors", "Records or snapshots that could not be written.", value=snapshot.state_errors
+    )
+    yield CounterMetricFamily(
+        "run_cycle_observer_errors", "Failures of metrics, logs and notifications.", value=snapshot.observer_errors
+    )
     state = GaugeMetricFamily("run_cycle_state", "1 for the state that the loop is in.", labels=["state"])
     for name in LoopState:
         state.add_metric([name], float(name is snapshot.state))

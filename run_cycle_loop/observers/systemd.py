@@ -47,10 +47,11 @@ class SystemdNotifier:
             # Said even where the first state is an ending: systemd calls a service that leaves unready a failure.
             self._ready = True
             message.append("READY=1")
-        if state in {LoopState.STOPPING, LoopState.STOPPED}:
-            message.append("STOPPING=1")
-        self._draining = state is LoopState.STOPPING
         self._send(message)
+        if state in {LoopState.STOPPING, LoopState.STOPPED}:
+            # By itself: of READY and STOPPING in one message systemd takes only the last.
+            self._send(["STOPPING=1"])
+        self._draining = state is LoopState.STOPPING
         self.beat()
 
     def cycle_finished(self, record: CycleRecord, snapshot: LoopSnapshot) -> None:

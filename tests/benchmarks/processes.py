@@ -20,12 +20,12 @@ ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPD
 _PATIENCE = 60.0  #: seconds for a process to get where a benchmark wants it
 
 
-def wait_for(look: Callable[[], bool], what: str) -> None:
-    """Wait for something that a loop brings about in its own time."""
-    deadline = time.monotonic() + _PATIENCE
+def wait_for(look: Callable[[], bool], what: str, seconds: float = _PATIENCE) -> None:
+    """Wait for something that a process brings about in its own time."""
+    deadline = time.monotonic() + seconds
     while not look():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {_PATIENCE:.0f} s in vain for {what}")
+            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(0.01)
 
 
@@ -47,18 +47,20 @@ class Running:
                 return int(line.split()[1]) / 1024
         return 0.0
 
-    def seconds_to_exit(self, act: Callable[[], object]) -> float:
-        """How long it lives on after ``act``."""
+    def seconds_to_exit(self, act: Callable[[], object], meanwhile: Callable[[], object] | None = None) -> float:
+        """How long it lives on after ``act``; ``meanwhile`` is called every 10 ms until then."""
         exits = select.poll()
         descriptor = os.pidfd_open(self.pid)
         exits.register(descriptor, select.POLLIN)
         began = time.perf_counter()
         act()
-        gone = exits.poll(_PATIENCE * 1000)
+        while not exits.poll(10):
+            if meanwhile is not None:
+                meanwhile()
+            if time.perf_counter() - began > _PATIENCE:
+                pytest.fail(f"waited {_PATIENCE:.0f} s in vain for pid {self.pid} to exit")
         took = time.perf_counter() - began
         os.close(descriptor)
-        if not gone:
-            pytest.fail(f"waited {_PATIENCE:.0f} s in vain for pid {self.pid} to exit")
         self.process.wait()
         return took
 
@@ -89,9 +91,13 @@ class Loop:
             return {}
         return value
 
+    def records(self) -> list[dict[str, Any]]:
+        """The history, oldest first."""
+        return [json.loads(line) for line in self.history.read_bytes().splitlines()]
+
     def outcomes(self) -> list[str]:
         """The outcomes in the history, oldest first."""
-        return [json.loads(line)["status"] for line in self.history.read_bytes().splitlines()]
+        return [record["status"] for record in self.records()]
 
     def seconds(self, *arguments: str) -> float:
         """How long the whole command takes; it must exit 0."""
@@ -112,12 +118,12 @@ def seconds(argv: Sequence[str], folder: Path, environment: Mapping[str, str] = 
     """How long a whole process takes; it must exit 0."""
     with (folder / "stderr").open("wb") as err:
         began = time.perf_counter()
-        done = subprocess.run(
+        code = subprocess.call(
             argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err
         )
         took = time.perf_counter() - began
-    if done.returncode:
-        pytest.fail(f"{argv} exited with {done.returncode}: {(folder / 'stderr').read_text()}")
+    if code:
+        pytest.fail(f"{argv} exited with {code}: {(folder / 'stderr').read_text()}")
     return took
 
 

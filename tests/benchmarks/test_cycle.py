@@ -11,7 +11,7 @@ from tests.benchmarks.processes import Loop
 
 pytestmark = pytest.mark.benchmark
 
-ROUNDS = 7
+ROUNDS = 5
 FEW, MANY = 20, 420  #: cycles; the difference leaves start-up out
 SPAWNS = 300
 SHELL_CYCLES = 100

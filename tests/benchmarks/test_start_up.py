@@ -1,6 +1,5 @@
 """Start-up: the one-shot command and its help beside bare interpreters, and beside itself with a long history."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-
 
 import pytest
 
@@ -81,7 +79,6 @@ def one_shot(loop: Loop) -> Callable[[], float]:
     return lambda: loop.seconds(*ONE_SHOT) * 1000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("run_cycle_loop.cli.views") is None, reason="there is no status command")
 def test_status_with_a_long_history(bench: Bench, two_loops: tuple[Loop, Loop]) -> None:
     ours, others = bench.alternate(PAIRS, *(status(loop) for loop in two_loops))
     bench.compare("status --json, 10^6 lines", "ms", ours, "empty history", others, Target(of="excess", most=5))

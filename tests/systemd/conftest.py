@@ -21,9 +21,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CHECKOUT = Path("/opt/run-cycle-loop")  #: inside of the machine
 PACKAGES = Path("/opt/packages")
-PROGRAMS = ("systemd-nspawn", "nsenter", "systemctl", "dbus-daemon", "cron", "/usr/bin/python3")
+PROGRAMS = ("systemd-nspawn", "setpriv", "nsenter", "systemctl", "dbus-daemon", "cron", "/usr/bin/python3")
 BOOT_SECONDS = 60.0
-_IN_ETC = {"config": "run-cycle-loop", "units": "systemd/system", "pam.d": "pam.d"}
+_IN_ETC = {"config": "run-cycle-loop", "units": "systemd/system", "pam.d": "pam.d", "security": "security"}
 _T = TypeVar("_T")
 _names = count(1)
 
@@ -107,7 +107,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 def _furnish(work: Path) -> None:
     make_checkout(work / "checkout")
-    shutil.copytree("/etc/pam.d", work / "pam.d")
+    for name in ("pam.d", "security"):  # cron opens a session by them
+        shutil.copytree(f"/etc/{name}", work / name)
     (work / "config").mkdir()
     (work / "units").mkdir()
     for unit in (ROOT / "systemd").glob("*.service"):
@@ -147,7 +148,19 @@ def _boot_command(join: str, work: Path) -> list[str]:
         "pam.d": "/etc/pam.d",
     }
     return [
-        *("sh", "-c", f'{join} exec "$@"', "sh", "systemd-nspawn", "--quiet", "--directory=/", "--volatile=yes"),
+        # Should this process be killed, the container goes with it.
+        *(
+            "sh",
+            "-c",
+            f'{join} exec "$@"',
+            "sh",
+            "setpriv",
+            "--pdeathsig=KILL",
+            "systemd-nspawn",
+            "--quiet",
+            "--directory=/",
+            "--volatile=yes",
+        ),
         *("--register=no", "--private-network", f"--machine=run-cycle-loop-{os.getpid()}", "--resolv-conf=off"),
         *(["--keep-unit"] if join else []),
         *(f"--bind={work / name}:{target}" for name, target in binds.items()),
@@ -271,7 +284,7 @@ class Service:
     def start(self) -> None:
         """Start it and wait until it says READY."""
         self.machine.run("systemctl", "start", "--no-block", self.unit)
-        wait_for(lambda: self.show("Job") == "0", lambda: f"{self.unit} to be started: {self.journal()}")
+        wait_for(lambda: self.show("Job") == "", lambda: f"{self.unit} to be started: {self.journal()}")
         if self.show("SubState") in {"failed", "auto-restart"}:
             pytest.fail(f"{self.unit} did not start: {self.journal()}")
 
@@ -313,7 +326,10 @@ class Service:
 
     def wait_for_outcomes(self, count: int = 1) -> list[str]:
         """Wait until so many cycles are recorded."""
-        return wait_for(lambda: found if len(found := self.outcomes()) >= count else None, lambda: f"{count} records: {self.journal()}")
+        return wait_for(
+            lambda: found if len(found := self.outcomes()) >= count else None,
+            lambda: f"{count} records: {self.journal()}",
+        )
 
     def wait_for_state(self, state: str, seconds: float = 20.0) -> None:
         """Wait until systemd calls its state so."""

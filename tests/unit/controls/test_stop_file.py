@@ -96,13 +96,19 @@ class HungPath(type(Path())):  # type: ignore[misc] # the platform's own kind of
         return result
 
 
-def test_a_file_system_that_hangs_is_not_waited_for_and_answers_later(path: Path) -> None:
+def test_a_file_system_that_hangs_is_not_waited_for_and_answers_later(tmp_path: Path) -> None:
     HungPath.answers.clear()
+    path = tmp_path / "mounted later" / "run_cycle.stop"
     stop_file = StopFile(HungPath(path))
     assert [stop_file.look(0.001) for _ in range(3)] == [Sight.UNKNOWN] * 3
-    path.touch()
+    engage(path, now=False)
     HungPath.answers.set()
     assert stop_file.look(PATIENT) is Sight.AFTER_CYCLE
+
+
+def test_a_folder_that_no_disk_is_behind_is_looked_at_as_well() -> None:
+    assert StopFile(Path("/proc/self/run_cycle.stop")).look(PATIENT) is Sight.ABSENT
+    assert StopFile(Path("/proc/self/status")).look(PATIENT) is Sight.AFTER_CYCLE
 
 
 @pytest.mark.parametrize(("now", "sight"), [(False, Sight.AFTER_CYCLE), (True, Sight.NOW)])

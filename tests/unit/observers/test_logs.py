@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle
+from run_cycle_loop.observers.lines import ERASE
 from run_cycle_loop.observers.logs import LogObserver, configure
 
 NOON = datetime(2026, 1, 2, 12, 0, 3, tzinfo=UTC)
@@ -91,7 +92,7 @@ def test_auto_is_text_on_a_terminal_and_json_elsewhere(tmp_path: Path) -> None:
     leader, follower = os.openpty()
     with os.fdopen(leader, "rb", buffering=0) as screen, os.fdopen(follower, "w") as terminal:
         configure(stream=terminal, now=lambda: NOON)("run").info("loop.state")
-        assert screen.read(100).decode().strip() == f"{LOCAL} loop.state"
+        assert screen.read(100).decode().strip() == f"{ERASE}{LOCAL} loop.state".lstrip()
     with (tmp_path / "log").open("w") as file:
         configure(stream=file, now=lambda: NOON)("run").info("loop.state")
     assert json.loads((tmp_path / "log").read_text())["event"] == "loop.state"
@@ -128,11 +129,11 @@ def test_a_closed_stream_loses_lines_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("state", "event", "level"),
     [
-        (LoopState.STARTING, "loop.state", "debug"),
-        (LoopState.RUNNING, "loop.state", "debug"),
+        (LoopState.STARTING, "loop.started", "info"),
+        (LoopState.CHECKING, "loop.state", "debug"),
         (LoopState.WAITING, "loop.state", "debug"),
         (LoopState.BACKOFF, "loop.backoff", "info"),
-        (LoopState.STOPPING, "loop.stopping", "info"),
+        (LoopState.STOPPING, "loop.state", "debug"),
         (LoopState.HELD, "loop.held", "warning"),
     ],
 )
@@ -141,7 +142,18 @@ def test_a_state_is_as_loud_as_the_question_it_raises(
 ) -> None:
     log = Log()
     LogObserver(log.logger).state_changed(snapshot(state, stop_reason=StopReason.SIGNAL))
-    assert [(line["event"], line["level"], line["state"]) for line in log.objects] == [(event, level, state)]
+    assert [(line["event"], line["level"]) for line in log.objects] == [(event, level)]
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), [(LoopState.RUNNING, "cycle.started"), (LoopState.STOPPING, "loop.stopping")]
+)
+def test_a_cycle_in_flight_is_announced_when_it_starts_and_when_it_is_the_last(
+    state: LoopState, event: str, snapshot: Snapshots, in_flight: RunningCycle
+) -> None:
+    log = Log()
+    LogObserver(log.logger).state_changed(snapshot(state, cycle=in_flight))
+    assert [(line["event"], line["level"]) for line in log.objects] == [(event, "info")]
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

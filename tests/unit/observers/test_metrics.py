@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle
-from run_cycle_loop.observers.metrics import ErrorCounts, HttpMetrics, LoopCollector, TextfileMetrics
+from run_cycle_loop.observers.metrics import HttpMetrics, LoopCollector, TextfileMetrics
 
 Snapshots = Callable[..., LoopSnapshot]
 Records = Callable[..., CycleRecord]
@@ -31,7 +31,7 @@ class Seen:
     """The collector, and what a scrape of it shows."""
 
     def __init__(self) -> None:
-        self.collector = LoopCollector("1.2.3", lambda: ErrorCounts(state=2, observers=5))
+        self.collector = LoopCollector("1.2.3")
         self._registry = CollectorRegistry()
         self._registry.register(self.collector)
 
@@ -60,12 +60,14 @@ def textfile(tmp_path: Path) -> TextfileMetrics:
     return TextfileMetrics(tmp_path / "loop.prom", LoopCollector("1.2.3"))
 
 
-def test_before_the_first_state_only_the_process_is_known(seen: Seen) -> None:
-    assert seen.now() == {
-        ("run_cycle_build_info", "1.2.3"): 1,
-        ("run_cycle_state_errors_total",): 2,
-        ("run_cycle_observer_errors_total",): 5,
-    }
+def test_before_the_first_state_only_the_version_is_known(seen: Seen) -> None:
+    assert seen.now() == {("run_cycle_build_info", "1.2.3"): 1}
+
+
+def test_what_went_wrong_beside_the_cycles_is_counted(seen: Seen, snapshot: Snapshots) -> None:
+    samples = seen(snapshot(state_errors=2, observer_errors=5))
+    assert samples[("run_cycle_state_errors_total",)] == 2
+    assert samples[("run_cycle_observer_errors_total",)] == 5
 
 
 def test_counts_come_from_the_snapshot_so_a_restart_does_not_reset_them(seen: Seen, snapshot: Snapshots) -> None:

@@ -15,6 +15,7 @@ from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, U
 from run_cycle_loop.model.errors import RunnerError, StateError
 from run_cycle_loop.model.ports import History, InFlight, OutputLog, Waited
 from run_cycle_loop.model.records import (
+    ArtifactVerdict,
     CheckResult,
     CycleRecord,
     CycleSpec,
@@ -25,6 +26,11 @@ from run_cycle_loop.model.records import (
     SupervisorIdentity,
     timestamp,
 )
+from run_cycle_loop.policies.backoff import Backoff
+from run_cycle_loop.policies.continuation import Rules
+from run_cycle_loop.supervisor.board import Board
+from run_cycle_loop.supervisor.controller import Finish, Supervisor, World
+from run_cycle_loop.supervisor.plan import Plan
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)  #: when everything here begins, unless it is told otherwise
 
@@ -99,7 +105,8 @@ class FakeStop:
 
     def wait(self, seconds: float) -> Waited:
         """Move the clock to the end of the wait, or to the event that cuts it short."""
-        self.waits.append(seconds)
+        if seconds > 0:  # a wait of nothing only takes a waiting trigger away
+            self.waits.append(seconds)
         until = self._clock.monotonic() + seconds
         while (ended := self._cut_short()) is None and self._due and self._due[0][0] <= until:
             moment, event = self._due.pop(0)
@@ -170,6 +177,31 @@ class ScriptedCheck:
         ok = self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
         log.write("stdout", b"checked\n")
         return CheckResult(name=self.name, ok=ok, detail="holds" if ok else "does not hold", required=self.required)
+
+
+class ScriptedArtifacts:
+    """Verdicts on the archives of one cycle after the other: whether each was fresh."""
+
+    def __init__(self, *fresh: bool) -> None:
+        self._fresh = list(fresh)
+        self._marks = 0
+
+    def mark(self) -> object:
+        """The number of the look."""
+        self._marks += 1
+        return self._marks
+
+    def verify(self, mark: object, *, started_at: datetime, finished_at: datetime) -> ArtifactVerdict:
+        """The next verdict.
+
+        Raises:
+            AssertionError: it is asked about another mark than the last, or about a time that runs backwards.
+        """
+        if mark != self._marks or started_at > finished_at:
+            raise AssertionError(f"asked about mark {mark} from {started_at} to {finished_at}")
+        fresh = self._fresh.pop(0)
+        path = Path(f"archive-{mark}.jsonl.gz")
+        return ArtifactVerdict(fresh=fresh, path=path if fresh else None, detail="new" if fresh else "no new archive")
 
 
 class _Refusals:
@@ -431,3 +463,74 @@ def make_running(number: int = 1, **changes: Any) -> RunningCycle:
         "supervisor_pid": 4000,
     }
     return RunningCycle(**known | changes)
+
+
+class FakeWorld:
+    """A loop among stand-ins: arrange its parts, ``run`` it, and look at what they hold afterwards."""
+
+    def __init__(self, records: Iterable[CycleRecord] = (), in_flight: RunningCycle | None = None) -> None:
+        self.clock = FakeClock()
+        self.stop = FakeStop(self.clock)
+        self.history = InMemoryHistory(records)
+        self.flight = InMemoryInFlight(in_flight)
+        self.snapshots = InMemorySnapshots()
+        self.logs = InMemoryCycleLogs()
+        self.observer = RecordingObserver()
+        self.runner = ScriptedRunner()
+        self.last_words: list[CycleRecord] = []
+        self.private = "\0"  #: what redaction takes out
+        self.hold_instance: Callable[[], None] = lambda: None
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What the recorded cycles came to."""
+        return [record.status for record in self.history.records()]
+
+    @property
+    def snapshot(self) -> LoopSnapshot:
+        """What was shown last."""
+        return self.snapshots.shown[-1]
+
+    def plan(self, *steps: Step, rules: Rules | None = None, **changes: Any) -> Plan:
+        """A plan of these cycles: by default as many iterations, with backoff by no chance."""
+        self.runner = ScriptedRunner(*steps)
+        known: dict[str, Any] = {
+            "mode": "experimental",
+            "goal": lambda: "plan",
+            "rules": rules or Rules(iterations=len(steps), backoff=Backoff(jitter=0)),
+            "timeout": 300.0,
+            "idle_timeout": None,
+            "grace": 10.0,
+            "prerequisites": (),
+            "runner": self.runner,
+            "artifacts": None,
+            "control_dir": Path("control"),
+        }
+        return Plan(**known | changes)
+
+    def supervisor(self, plan: Plan, reload: Callable[[], Plan | None] = lambda: None) -> Supervisor:
+        """The real supervisor, which knows nothing but these parts."""
+        board = Board(self.snapshots.load(self.history), self.snapshots, [self.observer], self.clock)
+        world = World(
+            clock=self.clock,
+            stop=self.stop,
+            history=self.history,
+            flight=self.flight,
+            logs=self.logs,
+            board=board,
+            identity=make_identity(),
+            boot_id="boot-1",
+            chance=lambda: 0.5,
+            redact=self._redacted,
+            redact_value=lambda value: json.loads(self._redacted(json.dumps(value))),
+            hold_instance=lambda: self.hold_instance(),  # noqa: PLW0108 - looked up anew: a test may change it
+            last_words=self.last_words.append,
+        )
+        return Supervisor(world, plan, reload)
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self.private, "***")
+
+    def run(self, *steps: Step, rules: Rules | None = None, **changes: Any) -> Finish:
+        """Run these cycles to the loop's end."""
+        return self.supervisor(self.plan(*steps, rules=rules, **changes)).run()

@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     count = config.stash.get(_left_out, 0)
     if count:
         terminalreporter.write_line(
-            f"{count} tests marked {' or '.join(GATED)} were left out: ./scripts/test --all, as root, runs them"
+            f"left out, marked {' or '.join(GATED)}: {count} (./scripts/test --all, as root, runs them)"
         )
 
 

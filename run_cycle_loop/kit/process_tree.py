@@ -51,7 +51,10 @@ class ProcessTree:
     def __init__(self) -> None:
         self.leader: int | None = None  #: the pid whose exit status its supervisor collects
         self._root = os.getpid()
-        self._strangers = frozenset() if _is_childless() else frozenset(process_table.children(self._root))
+        self._strangers: frozenset[int] = frozenset()
+        if not _is_childless():
+            self.living()  # takes the zombies away that we were handed while nobody looked (as PID 1 of a container)
+            self._strangers = frozenset(process_table.children(self._root))
 
     def is_empty(self) -> bool:
         """Whether no descendant lives; zombies that are ours are reaped on the way."""

@@ -99,7 +99,7 @@ class Supervisor:
         )
         decision = self._resume()
         while True:
-            if isinstance(decision, Continue) and decision.delay > 0:
+            if isinstance(decision, Continue):
                 self._world.stop.wait(decision.delay)
             if request := self._world.stop.requested():
                 decision = continuation.halt_for(request)
@@ -279,7 +279,7 @@ class Supervisor:
 
     def _next_state(self, decision: Decision) -> tuple[LoopState, str | None]:
         """The state that follows a decision, and when the next cycle is due."""
-        if isinstance(decision, Halt):
+        if isinstance(decision, Halt) or self._board.snapshot.state is LoopState.STOPPING:
             return LoopState.STOPPING, None
         due = self._world.clock.now() + timedelta(seconds=decision.delay)
         return LoopState.BACKOFF if decision.backoff else LoopState.WAITING, timestamp(due)

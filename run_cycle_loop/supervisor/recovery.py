@@ -61,8 +61,10 @@ def lost_record(cycle: RunningCycle, *, leftovers: int, now: datetime) -> CycleR
 
 def _duration(cycle: RunningCycle) -> float:
     """Seconds from its start to the last sign of it, the last change of its log; 0 where there is none."""
+    if cycle.log_path is None:
+        return 0.0
     try:
-        written = Path(cycle.log_path or "").stat().st_mtime
+        written = Path(cycle.log_path).stat().st_mtime
         started = datetime.fromisoformat(cycle.started_at).astimezone(UTC)
     except (OSError, ValueError):
         return 0.0

@@ -37,6 +37,7 @@ from run_cycle_loop.policies.continuation import Rules
 from run_cycle_loop.prerequisites.available import CommandCheck, ModuleCheck
 from run_cycle_loop.prerequisites.resources import DiskCheck, MemoryCheck, WritableCheck
 from run_cycle_loop.prerequisites.script import ScriptCheck
+from run_cycle_loop.runners.environment import Places
 from run_cycle_loop.runners.script import ScriptRunner
 from run_cycle_loop.stores import cycle_logs, folders
 from run_cycle_loop.stores.archives import PlannerArchives
@@ -91,8 +92,9 @@ def plan_for(settings: Settings, environ: Mapping[str, str], pulse: Pulse | None
         caller=environ,
         allow=settings.env_allow,
         cap_writes=settings.cap_writes,
-        state_dir=settings.state_dir,
-        sandbox_dir=settings.sandbox_dir,
+        places=Places(
+            state_dir=settings.state_dir, history_path=settings.history_path, sandbox_dir=settings.sandbox_dir
+        ),
         sandbox_reset=settings.sandbox_reset,
         pulse=pulse,
     )

@@ -1,4 +1,7 @@
-"""The loop as a crontab block: one-shot runs, on a schedule, between two marker lines that make it ours."""
+"""The loop as a crontab block: one-shot runs, on a schedule, between two marker lines that make it ours.
+
+``systemd/run-cycle-loop.crontab`` is a rendering of the defaults.
+"""
 
 import re
 import subprocess
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from run_cycle_loop.install.units import PREFIX
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.model.errors import ConfigError
 
@@ -20,10 +24,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 class CronJob:
     """One scheduled one-shot."""
 
-    schedule: str  #: five fields, or a nickname such as ``@hourly``
-    python: Path
-    workdir: Path  #: also what tells two blocks in one crontab apart
-    log: Path  #: where cron appends what the loop itself says
+    schedule: str = "*/30 * * * *"  #: five fields, or a nickname such as ``@hourly``
+    python: Path = PREFIX / ".venv/bin/python"
+    workdir: Path = PREFIX  #: also what tells two blocks in one crontab apart
+    log: Path = PREFIX / "logs/cron.log"  #: where cron appends what the loop itself says
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)

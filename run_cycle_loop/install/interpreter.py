@@ -1,5 +1,6 @@
 """Which Python a service or a cron job is to run, and what it needs to see for that."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def homes_of(python: Path) -> tuple[Path, ...]:
     while python.is_symlink() and len(hops) < _MOST_LINKS:
         python = python.parent / python.readlink()
         hops.append(python)
-    return tuple(sorted({path.parent.parent for hop in hops for path in (hop.absolute(), hop.resolve())}))
+    # realpath, unlike resolve(), leaves links in a ring as they are in every version of Python.
+    return tuple(sorted({Path(path).parent.parent for hop in hops for path in (hop, os.path.realpath(hop))}))
 
 
 def require(python: Path) -> None:

@@ -4,12 +4,13 @@ observed, what is kept, and what the operator sees.
 Every record is frozen. Times are aware UTC datetimes; durations are seconds as floats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from run_cycle_loop.model import reading
 from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
 
 SCHEMA_VERSION = 1
@@ -142,31 +143,13 @@ class CycleRecord:
         Raises:
             ValueError: the object is no record of ours.
         """
-        known = {name: line[name] for name in _RECORD_FIELDS if name in line}
+        try:
+            known = {name: read(line.get(name)) for name, read in _RECORD_READERS.items()}
+        except ValueError as error:
+            raise ValueError(f"not a cycle record: {error}") from error
         known["status"] = _outcome_of(line)
         known["supervisor"] = _identity_of(line.get("supervisor"))
-        known["failed_checks"] = tuple(line.get("failed_checks") or ())
-        try:
-            number = int(line.get("number") or 0)
-            duration = float(line.get("duration_seconds") or 0.0)
-            streak = int(line.get("consecutive_failures") or 0)
-            stale = int(line.get("stale_cycles") or 0)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"not a cycle record: {error}") from error
-        known |= {
-            "timestamp": str(line.get("timestamp") or line.get("finished_at") or ""),
-            "mode": str(line.get("mode") or ""),
-            "goal": str(line.get("goal") or ""),
-            "prerequisites_ok": bool(line.get("prerequisites_ok", True)),
-            "return_code": line.get("return_code"),
-            "duration_seconds": duration,
-            "archive_created": line.get("archive_created"),
-            "archive_path": line.get("archive_path"),
-            "log_path": line.get("log_path"),
-            "number": number,
-            "consecutive_failures": streak,
-            "stale_cycles": stale,
-        }
+        known["timestamp"] = known["timestamp"] or known["finished_at"]
         return cls(**known)
 
 
@@ -195,11 +178,15 @@ def _outcome_of(line: Mapping[str, Any]) -> Outcome:
 
 
 def _identity_of(value: object) -> SupervisorIdentity | None:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     try:
-        return SupervisorIdentity(**{name.name: value[name.name] for name in fields(SupervisorIdentity)})
-    except KeyError:
+        return SupervisorIdentity(
+            pid=reading.count(value["pid"]),
+            start_ticks=reading.count(value["start_ticks"]),
+            **{name: reading.text(value[name]) for name in ("boot_id", "host", "version", "started_at")},
+        )
+    except (KeyError, ValueError):
         return None
 
 
@@ -207,7 +194,21 @@ def _flat(record: Any) -> dict[str, Any]:
     return {item.name: getattr(record, item.name) for item in fields(record)}
 
 
-_RECORD_FIELDS = frozenset(item.name for item in fields(CycleRecord))
+#: How each field of a history line is read; ``status`` and ``supervisor`` have readers of their own.
+_RECORD_READERS: Mapping[str, Callable[[object], Any]] = {
+    **dict.fromkeys(("timestamp", "mode", "goal", "cycle_id", "started_at", "finished_at"), reading.text),
+    **dict.fromkeys(("reason", "stderr_tail"), reading.text),
+    **dict.fromkeys(("archive_path", "log_path"), reading.text_or_none),
+    **dict.fromkeys(("number", "consecutive_failures", "stale_cycles", "output_bytes", "leftovers"), reading.count),
+    **dict.fromkeys(("return_code", "signal"), reading.whole_or_none),
+    **dict.fromkeys(("usage", "control"), reading.mapping_or_none),
+    "schema_version": reading.whole,
+    "prerequisites_ok": lambda value: reading.truth(value, default=True),
+    "archive_created": lambda value: reading.truth(value, default=None),
+    "duration_seconds": reading.seconds,
+    "next_delay_seconds": reading.seconds_or_none,
+    "failed_checks": reading.texts,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,12 +239,21 @@ class RunningCycle:
             ValueError: the object is no in-flight cycle.
         """
         try:
-            known = {item.name: value[item.name] for item in fields(cls) if item.name in value}
-            known["output_inodes"] = tuple(int(inode) for inode in value.get("output_inodes") or ())
-            known["number"] = int(value["number"])
-            return cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
+            known = {name: read(value.get(name)) for name, read in _RUNNING_READERS.items()}
+        except ValueError as error:
             raise ValueError(f"not a cycle in flight: {error}") from error
+        if not known["cycle_id"]:
+            raise ValueError("not a cycle in flight: it has no cycle_id")
+        return cls(**known)
+
+
+_RUNNING_READERS: Mapping[str, Callable[[object], Any]] = {
+    **dict.fromkeys(("cycle_id", "mode", "goal", "started_at", "boot_id"), reading.text),
+    **dict.fromkeys(("number", "supervisor_pid"), reading.count),
+    **dict.fromkeys(("leader_pid", "leader_start_ticks"), reading.whole_or_none),
+    "log_path": reading.text_or_none,
+    "output_inodes": reading.counts,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,21 +308,21 @@ class LoopSnapshot:
         )
         texts = ("updated_at", "note")
         try:
-            counts = {str(Outcome(key)): int(count) for key, count in dict(value.get("counts") or {}).items()}
+            counts = {str(Outcome(key)): reading.count(count) for key, count in dict(value.get("counts") or {}).items()}
             cycle = value.get("cycle")
             reason = value.get("stop_reason")
             last = value.get("last_cycle")
             known: dict[str, Any] = {
                 "state": LoopState(value["state"]),
                 "supervisor": _identity_of(value.get("supervisor")),
-                "cycle": RunningCycle.from_dict(cycle) if cycle is not None else None,
+                "cycle": RunningCycle.from_dict(reading.mapping_or_none(cycle) or {}) if cycle is not None else None,
                 "counts": counts,
                 "last_cycle": dict(last) if last is not None else None,
                 "stop_reason": StopReason(reason) if reason is not None else None,
-                **{name: _whole(value.get(name, 0)) for name in numbers},
-                **{name: str(value.get(name) or "") for name in texts},
+                **{name: reading.count(value.get(name)) for name in numbers},
+                **{name: reading.text(value.get(name)) for name in texts},
                 **{
-                    name: None if value.get(name) is None else str(value[name])
+                    name: reading.text_or_none(value.get(name))
                     for name in ("last_success_at", "last_archive", "next_run_at")
                 },
             }
@@ -346,12 +356,6 @@ class LoopSnapshot:
             last_success_at=(record.finished_at or record.timestamp) if success else self.last_success_at,
             last_archive=record.archive_path if record.archive_created else self.last_archive,
         )
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from run_cycle_loop.model.records import CycleSpec
 
@@ -12,13 +14,26 @@ _PRIVATE = frozenset(
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """The paths that a cycle is told."""
+
+    state_dir: Path
+    history_path: Path
+    sandbox_dir: Path
+
+    def variables(self) -> dict[str, str]:
+        """Absolute, by the names that the cycle knows them by; worked out once, not for every cycle."""
+        return {item.name.upper(): os.fspath(getattr(self, item.name).absolute()) for item in fields(self)}
+
+
 def child_environment(
     spec: CycleSpec,
     caller: Mapping[str, str],
     *,
     allow: Sequence[str] | None,
     cap_writes: int,
-    folders: Mapping[str, str],
+    places: Mapping[str, str],
 ) -> dict[str, str]:
     """What a process of this cycle is started with.
 
@@ -27,7 +42,7 @@ def child_environment(
         caller: the supervisor's own environment.
         allow: names, or patterns of names, that are handed on; None hands on all.
         cap_writes: how many files the cycle may write.
-        folders: absolute paths by the names that the cycle knows them by, ``STATE_DIR`` and ``SANDBOX_DIR``.
+        places: absolute paths by the names that the cycle knows them by.
     """
     kept = {
         name: value
@@ -41,6 +56,6 @@ def child_environment(
         "GOAL": spec.goal,
         "CAP_WRITES": str(cap_writes),
         "CONTROL_FILE": os.fspath(spec.control_file),
-        **folders,
+        **places,
     }
     return kept | {f"RUN_CYCLE_{name}": value for name, value in told.items()}

@@ -11,7 +11,7 @@ from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import InFlight, OutputLog
 from run_cycle_loop.model.records import CycleSpec, RunResult
 from run_cycle_loop.runners import control_file, sandbox
-from run_cycle_loop.runners.environment import child_environment
+from run_cycle_loop.runners.environment import Places, child_environment
 
 
 class ScriptRunner:
@@ -24,8 +24,7 @@ class ScriptRunner:
         caller: Mapping[str, str],
         allow: Sequence[str] | None,
         cap_writes: int,
-        state_dir: Path,
-        sandbox_dir: Path,
+        places: Places,
         sandbox_reset: bool,
         pulse: processes.Pulse | None,
     ) -> None:
@@ -34,8 +33,8 @@ class ScriptRunner:
         self._caller = dict(caller)
         self._allow = allow
         self._cap_writes = cap_writes
-        self._folders = {"STATE_DIR": os.fspath(state_dir.absolute()), "SANDBOX_DIR": os.fspath(sandbox_dir.absolute())}
-        self._sandbox_dir = sandbox_dir
+        self._places = places.variables()
+        self._sandbox_dir = places.sandbox_dir
         self._sandbox_reset = sandbox_reset
         self._pulse = pulse
         self._survivors: tuple[ProcessId, ...] = ()
@@ -51,7 +50,7 @@ class ScriptRunner:
             self._caller,
             allow=self._allow,
             cap_writes=self._cap_writes,
-            folders=self._folders,
+            places=self._places,
         )
 
     def run(self, spec: CycleSpec, log: OutputLog, flight: InFlight) -> RunResult:

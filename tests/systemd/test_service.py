@@ -198,6 +198,16 @@ def test_the_cycle_cannot_write_to_the_checkout_nor_see_a_home(service: Service,
     assert not machine.file("/tmp/mine").exists()
 
 
+def test_prometheus_accepts_what_the_service_serves(service: Service, machine: Machine) -> None:
+    service.cycle("echo hello", sleep=300, metrics_port=9464)
+    service.start()
+    service.wait_for_outcomes()
+    scrape = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics', timeout=9).read().decode())"
+    judged = machine.run("sh", "-c", f'python3 -c "{scrape}" | tee /dev/stderr | promtool check metrics')
+    assert 'run_cycle_cycles_total{outcome="success"} 1.0' in judged.stderr
+    assert judged.stdout == ""
+
+
 def test_records_are_readable_by_nobody_else(service: Service) -> None:
     service.cycle("echo hello", sleep=300)
     service.start()

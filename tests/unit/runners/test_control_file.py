@@ -1,0 +1,78 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from run_cycle_loop.runners import control_file
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control" / "cycle-1.json"
+
+
+def test_to_prepare_makes_the_folder_and_no_file(path: Path) -> None:
+    control_file.prepare(path)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_what_an_earlier_cycle_left_is_moved_away(path: Path, kind: str) -> None:
+    path.parent.mkdir()
+    {"file": lambda: path.write_text("{}"), "folder": path.mkdir, "dangling link": lambda: path.symlink_to("x")}[kind]()
+    control_file.prepare(path)
+    assert not os.path.lexists(path)
+    assert control_file.take(path) == (None, None)
+
+
+def test_a_payload_is_taken_once(path: Path) -> None:
+    control_file.prepare(path)
+    payload = {"continue": False, "outputs": {"a": 1}, "reason": "done"}
+    path.write_text(json.dumps(payload))
+    assert control_file.take(path) == (payload, None)
+    assert control_file.take(path) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is no JSON"),
+        (b"{", "is no JSON"),
+        (b"\xff", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b" " * (1 << 20) + b"{}", "is no JSON of at most 1048576 bytes"),
+        (b"[]", "holds no JSON object but list"),
+        (b"null", "holds no JSON object but NoneType"),
+        (b'"text"', "holds no JSON object but str"),
+    ],
+)
+def test_what_is_no_object_is_left_for_whoever_wants_to_see_it(path: Path, content: bytes, why: str) -> None:
+    control_file.prepare(path)
+    path.write_bytes(content)
+    value, error = control_file.take(path)
+    assert value is None
+    assert error is not None
+    assert why in error
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_regular_file_is_not_opened(path: Path, tmp_path: Path, kind: str) -> None:
+    control_file.prepare(path)
+    victim = tmp_path / "victim"
+    victim.write_text("{}")
+    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    value, error = control_file.take(path)
+    assert value is None
+    assert error is not None
+    assert error.startswith("the control file cannot be read")
+    assert victim.exists()
+
+
+def test_numbers_that_are_no_json_do_not_reach_the_history(path: Path) -> None:
+    control_file.prepare(path)
+    path.write_text('{"usage": {"cost": NaN}}')
+    value, error = control_file.take(path)
+    assert value is None
+    assert error is not None

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from run_cycle_loop.runners.environment import child_environment
+from run_cycle_loop.testing import make_spec
+
+CALLER = {"PATH": "/bin", "HOME": "/root", "API_KEY": "k", "LC_ALL": "C", "LC_TIME": "C"}
+
+
+def environment(allow: tuple[str, ...] | None, caller: dict[str, str] = CALLER) -> dict[str, str]:
+    return child_environment(
+        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file=Path("control/abc.json")),
+        caller,
+        allow=allow,
+        cap_writes=3,
+        state_dir=Path("state"),
+        sandbox_dir=Path("sandbox"),
+    )
+
+
+def test_a_cycle_is_told_who_it_is_by_absolute_paths() -> None:
+    here = Path.cwd()
+    assert environment(allow=()) == {
+        "RUN_CYCLE_ID": "abc",
+        "RUN_CYCLE_NUMBER": "7",
+        "RUN_CYCLE_MODE": "m",
+        "RUN_CYCLE_GOAL": "g",
+        "RUN_CYCLE_CAP_WRITES": "3",
+        "RUN_CYCLE_STATE_DIR": str(here / "state"),
+        "RUN_CYCLE_SANDBOX_DIR": str(here / "sandbox"),
+        "RUN_CYCLE_CONTROL_FILE": str(here / "control/abc.json"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("allow", "handed_on"),
+    [
+        (None, set(CALLER)),
+        ((), set()),
+        (("PATH",), {"PATH"}),
+        (("PATH", "LC_*"), {"PATH", "LC_ALL", "LC_TIME"}),
+        (("path", "NOT_THERE"), set()),
+        (("*",), set(CALLER)),
+    ],
+)
+def test_only_what_is_allowed_is_handed_on(allow: tuple[str, ...] | None, handed_on: set[str]) -> None:
+    assert {name for name in environment(allow) if not name.startswith("RUN_CYCLE_")} == handed_on
+
+
+def test_a_cycle_inside_of_a_cycle_is_told_its_own_facts() -> None:
+    assert environment(None, {"RUN_CYCLE_ID": "outer", "RUN_CYCLE_MODE": "outer"})["RUN_CYCLE_ID"] == "abc"
+
+
+@pytest.mark.parametrize("name", ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "MAINPID"])
+def test_what_is_between_systemd_and_us_stays_there(name: str) -> None:
+    assert name not in environment(("*",), {name: "1"})

@@ -1,0 +1,40 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_cycle_loop.runners.script import ScriptRunner
+from run_cycle_loop.testing import make_spec
+
+
+def runner(command: Any) -> ScriptRunner:
+    return ScriptRunner(
+        command,
+        caller={"HOME": "/root"},
+        allow=None,
+        cap_writes=5,
+        state_dir=Path("state"),
+        sandbox_dir=Path("sandbox"),
+        sandbox_reset=False,
+        pulse=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (("echo", "$HOME", "a b", ""), ["echo", "$HOME", "a b", ""]),
+        (Path("scripts/run_cycle.sh"), [str(Path.cwd() / "scripts/run_cycle.sh"), "m", "the goal"]),
+        (Path("/opt/cycle"), ["/opt/cycle", "m", "the goal"]),
+    ],
+)
+def test_a_command_stands_as_it_is_and_a_script_gets_mode_and_goal(command: Any, argv: list[str]) -> None:
+    assert runner(command).preview(make_spec(mode="m", goal="the goal")) == argv
+
+
+def test_the_environment_is_the_callers_and_the_cycles() -> None:
+    environment = runner(("true",)).environment(make_spec(number=3))
+    assert (environment["HOME"], environment["RUN_CYCLE_NUMBER"], environment["RUN_CYCLE_CAP_WRITES"]) == (
+        *("/root", "3"),
+        "5",
+    )

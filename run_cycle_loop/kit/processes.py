@@ -212,6 +212,7 @@ class _Child:
         self.pidfd = os.pidfd_open(pid)
         stack.callback(os.close, self.pidfd)
         self.started = started
+        self.exit_seen = False  #: the pidfd said so; a tracer (ptrace(2)) may still hold the exit status back
         self.leader_gone = False
         self.exit_code: int | None = None
         self.signal: int | None = None
@@ -225,10 +226,10 @@ class _Child:
 
     def wake_at(self, last_output: float) -> float:
         """When the ladder wants its next step."""
-        if self._kill_at is not None:
-            # Descendants end without telling us: look soon, then ever less often.
+        if self._kill_at is not None or self.exit_seen:
+            # Descendants and tracers end without telling us: look soon, then ever less often.
             self._pause = min(self._pause * 2, 0.02)
-            return min(self._kill_at, time.monotonic() + self._pause)
+            return min(self._kill_at or self._deadline(), time.monotonic() + self._pause)
         return min(self._deadline(), self._silence_ends(last_output))
 
     def _deadline(self) -> float:
@@ -333,8 +334,10 @@ class _Watch:
             if isinstance(key.data, _Pipe):
                 self._pump(key.data)
             elif key.data is self._child:
-                self._child.collect()
                 self._selector.unregister(self._child.pidfd)
+                self._child.exit_seen = True
+        if self._child.exit_seen:
+            self._child.collect()
 
     def _pump(self, pipe: _Pipe) -> int:
         """Pass one bufferful on; 0 at the end of the stream or where nothing waits."""

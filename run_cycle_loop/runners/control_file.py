@@ -1,13 +1,14 @@
 """The control payload: a JSON object that a cycle may leave for the loop, in a file it is told about."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.kit import files
 
 _LARGEST = 1 << 20
+_DEEPEST = 64  #: levels of lists and objects; whoever redacts and records the payload walks it recursively
 
 
 def prepare(path: Path) -> None:
@@ -25,13 +26,29 @@ def take(path: Path) -> tuple[Mapping[str, Any] | None, str | None]:
     """The payload, or None with the reason why it could not be taken; the file is removed once it was read."""
     try:
         value = json.loads(files.read_bounded(path, _LARGEST))
+        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but the history's readers would not
     except FileNotFoundError:
         return None, None
     except OSError as error:
         return None, f"the control file cannot be read: {error.strerror or error}"
     except (ValueError, RecursionError) as error:
         return None, f"the control file is no JSON of at most {_LARGEST} bytes: {error}"
+    if _is_too_deep(value):
+        return None, f"the control file is nested deeper than {_DEEPEST} levels"
     if not isinstance(value, dict):
         return None, f"the control file holds no JSON object but {type(value).__name__}"
     files.unlink_quietly(path)
     return value, None
+
+
+def _is_too_deep(value: object) -> bool:
+    layer: list[object] = [value]
+    for _ in range(_DEEPEST):
+        layer = [inner for outer in layer for inner in _inside(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -29,7 +29,9 @@ class JsonlHistory:
         Raises:
             StateError: it is not known to be durable; nothing partial is left behind.
         """
-        line = json.dumps(record.as_dict(), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(record.as_dict(), ensure_ascii=False, separators=(",", ":"))
+        # A cycle's payload may hold half a surrogate pair; as an escape it is JSON still.
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             descriptor = self._open()
             offset = os.fstat(descriptor).st_size

@@ -64,7 +64,7 @@ class InFlightSlot:
             self._write(self._cycle, durable=False)
 
     def _write(self, cycle: RunningCycle, *, durable: bool) -> None:
-        data = json.dumps(cycle.as_dict(), ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(cycle.as_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         descriptor = files.open_regular(self.path, os.O_WRONLY | os.O_CREAT)
         try:
             # Blanks up to the old length in the same write: at no instant does an old end follow a new beginning.

@@ -65,8 +65,12 @@ class Row:
         if self.target:
             verdict = f"{self.target.text(self.unit)}: {'met' if self.target.met(figures) else 'MISSED'}"
         reference = f"{_short(figures['reference'])} {self.unit}, {self.against}" if self.reference else ""
-        ratio = f"{_short(figures['ratio'])}x" if "ratio" in figures else ""
-        return self.what, f"{_short(figures['value'])} {self.unit}", reference, ratio, verdict
+        return self.what, f"{_short(figures['value'])} {self.unit}", reference, self._beside(figures), verdict
+
+    def _beside(self, figures: Mapping[str, float]) -> str:
+        if self.target and self.target.of == "excess":
+            return f"{figures['excess']:+.1f} {self.unit}"
+        return f"{_short(figures['ratio'])}x" if "ratio" in figures else ""
 
 
 def _short(number: float) -> str:
@@ -82,7 +86,7 @@ class Table:
 
     def lines(self) -> Iterator[str]:
         """The table as text, columns aligned."""
-        cells = [("what", "ours", "floor or peer", "ratio", "target"), *(row.cells() for row in self.rows)]
+        cells = [("what", "ours", "floor or peer", "beside it", "target"), *(row.cells() for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for line in cells:
             yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

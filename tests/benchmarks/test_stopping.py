@@ -13,7 +13,7 @@ from tests.benchmarks.processes import ENVIRONMENT, Loop, Running, running, wait
 
 pytestmark = pytest.mark.benchmark
 
-GROUPS, TOGETHER = 4, 10  #: so many loops wait at a time, and are stopped one after the other
+GROUPS, TOGETHER = 3, 10  #: so many loops wait at a time, and are stopped one after the other
 CALM = ("run", "--continuous", "--sleep", "300", "--log-level", "error")
 LOOPS = {"waiting": (*CALM, "--", "true"), "backoff": (*CALM, "--max-failures", "0", "--", "false")}
 

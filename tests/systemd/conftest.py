@@ -91,9 +91,8 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
-        pytest.fail(
-            f"these tests need root and {missing or 'nothing else'}: apt-get install systemd-container dbus cron prometheus"
-        )
+        wanted = f"root and {missing}" if missing else "root"
+        pytest.fail(f"these tests need {wanted}: apt-get install systemd-container dbus cron prometheus")
     work = tmp_path_factory.mktemp("machine")
     _furnish(work)
     with _own_cgroup() as join, (work / "boot.log").open("wb") as log:
@@ -181,11 +180,13 @@ class _own_cgroup:  # noqa: N801 - used like a function
         self._folders: list[Path] = []
 
     def __enter__(self) -> str:
+        # One name everywhere: nspawn mirrors the path from one hierarchy to the other.
+        name = f"run-cycle-loop-{os.getpid()}-{next(_names)}"
         if not Path("/run/systemd/system").is_dir():
             for line in Path("/proc/self/mountinfo").read_text().splitlines():
                 place, kind = line.split()[4], line.partition(" - ")[2].split()
                 if kind[0] == "cgroup2" or "name=systemd" in kind[2]:
-                    self._folders.append(Path(place, f"run-cycle-loop-{os.getpid()}-{next(_names)}"))
+                    self._folders.append(Path(place, name))
         for folder in self._folders:
             folder.mkdir()
         return "".join(f"echo $$ > {folder}/cgroup.procs;" for folder in self._folders)

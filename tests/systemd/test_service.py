@@ -9,7 +9,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.systemd.conftest import Machine, Service
 
@@ -218,12 +217,14 @@ def test_records_are_readable_by_nobody_else(service: Service) -> None:
     assert {oct(path.stat().st_mode & 0o077) for path in files} == {"0o0"}
 
 
-def test_a_reload_takes_new_settings_before_the_next_cycle(service: Service, tmp_path: Path) -> None:
-    goal = service.machine.checkout / "goal.txt"
-    goal.write_text(tmp_path.name)
-    service.cycle('echo "$2" > seen', sleep=300, goal_file="/opt/run-cycle-loop/goal.txt")
+def test_a_reload_takes_new_settings_before_the_next_cycle(service: Service, machine: Machine) -> None:
+    file = machine.checkout / "reloaded.toml"
+    file.write_text('mode = "day"\n')
+    service.cycle("echo hello", sleep=300, config="/opt/run-cycle-loop/reloaded.toml")
     service.start()
     service.wait_for_outcomes()
-    service.machine.run("systemctl", "reload", service.unit)
-    assert service.state() == "active"
-    assert (service.state_dir / "seen").read_text().strip() == tmp_path.name
+    file.write_text('mode = "night"\n')
+    machine.run("systemctl", "reload", service.unit)
+    machine.run("systemctl", "kill", "--kill-whom=main", "--signal=USR1", service.unit)
+    service.wait_for_outcomes(2)
+    assert [record["mode"] for record in service.history()] == ["day", "night"]

@@ -70,9 +70,20 @@ def test_what_is_no_regular_file_is_not_opened(path: Path, tmp_path: Path, kind:
     assert victim.exists()
 
 
-def test_numbers_that_are_no_json_do_not_reach_the_history(path: Path) -> None:
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_no_json_do_not_reach_the_history(path: Path, number: str) -> None:
     control_file.prepare(path)
-    path.write_text('{"usage": {"cost": NaN}}')
+    path.write_text(f'{{"usage": {{"cost": {number}}}}}')
     value, error = control_file.take(path)
     assert value is None
     assert error is not None
+    assert "is no JSON" in error
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(1, True), (63, True), (64, False), (500, False)])
+def test_a_payload_may_be_nested_as_deep_as_anybody_needs(path: Path, depth: int, taken: bool) -> None:
+    control_file.prepare(path)
+    path.write_text('{"a": ' + "[" * depth + "]" * depth + "}")
+    value, error = control_file.take(path)
+    assert (value is not None) is taken
+    assert (error is None) is taken

@@ -2,20 +2,20 @@ from pathlib import Path
 
 import pytest
 
-from run_cycle_loop.runners.environment import child_environment
+from run_cycle_loop.runners.environment import Places, child_environment
 from run_cycle_loop.testing import make_spec
 
+PLACES = Places(state_dir=Path("state"), history_path=Path("/var/h.jsonl"), sandbox_dir=Path("sandbox"))
 CALLER = {"PATH": "/bin", "HOME": "/root", "API_KEY": "k", "LC_ALL": "C", "LC_TIME": "C"}
 
 
 def environment(allow: tuple[str, ...] | None, caller: dict[str, str] = CALLER) -> dict[str, str]:
     return child_environment(
-        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file=Path("control/abc.json")),
+        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file=Path("/control/abc.json")),
         caller,
         allow=allow,
         cap_writes=3,
-        state_dir=Path("state"),
-        sandbox_dir=Path("sandbox"),
+        places=PLACES.variables(),
     )
 
 
@@ -28,8 +28,9 @@ def test_a_cycle_is_told_who_it_is_by_absolute_paths() -> None:
         "RUN_CYCLE_GOAL": "g",
         "RUN_CYCLE_CAP_WRITES": "3",
         "RUN_CYCLE_STATE_DIR": str(here / "state"),
+        "RUN_CYCLE_HISTORY_PATH": "/var/h.jsonl",
         "RUN_CYCLE_SANDBOX_DIR": str(here / "sandbox"),
-        "RUN_CYCLE_CONTROL_FILE": str(here / "control/abc.json"),
+        "RUN_CYCLE_CONTROL_FILE": "/control/abc.json",
     }
 
 

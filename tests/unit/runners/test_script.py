@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.runners.environment import Places
 from run_cycle_loop.runners.script import ScriptRunner
 from run_cycle_loop.testing import make_spec
 
@@ -13,8 +14,7 @@ def runner(command: Any) -> ScriptRunner:
         caller={"HOME": "/root"},
         allow=None,
         cap_writes=5,
-        state_dir=Path("state"),
-        sandbox_dir=Path("sandbox"),
+        places=Places(state_dir=Path("state"), history_path=Path("history"), sandbox_dir=Path("sandbox")),
         sandbox_reset=False,
         pulse=None,
     )

@@ -62,6 +62,13 @@ def test_one_record_is_one_line_of_compact_json(history: JsonlHistory, path: Pat
     assert b'": ' not in content
 
 
+def test_half_a_surrogate_pair_is_kept_as_an_escape(history: JsonlHistory, path: Path) -> None:
+    record = make_record(control={"reason": "\ud800"})
+    history.append(record)
+    assert json.loads(path.read_bytes())["control"] == {"reason": "\ud800"}
+    assert history.last() == record
+
+
 def test_the_file_is_private(history: JsonlHistory, path: Path) -> None:
     history.append(make_record())
     assert path.stat().st_mode & 0o077 == 0

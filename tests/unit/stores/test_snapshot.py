@@ -69,10 +69,12 @@ def test_a_reader_of_a_damaged_file_is_told_why(latest: LatestJson, path: Path) 
     assert path.exists()
 
 
-def test_it_is_read_by_people(latest: LatestJson, path: Path) -> None:
+def test_it_is_one_private_json_object_with_a_newline(latest: LatestJson, path: Path) -> None:
     latest.replace(COUNTED)
     assert latest.read() == COUNTED
-    assert len(path.read_text().splitlines()) > 20
+    assert json.loads(path.read_bytes()) == COUNTED.as_dict()
+    assert path.read_bytes().endswith(b"}\n")
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:

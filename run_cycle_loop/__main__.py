@@ -1,7 +1,5 @@
 """``python -m run_cycle_loop`` is the command ``run-cycle-loop``."""
 
-import sys
+from run_cycle_loop.cli.main import entry
 
-from run_cycle_loop.cli.main import main
-
-sys.exit(main())
+entry()

@@ -313,6 +313,7 @@ class InMemorySnapshots(_Refusals):
         last = self.shown[-1]
         return replace(
             counted,
+            last_cycle=last.last_cycle if last.seq > counted.seq else counted.last_cycle,
             state=last.state,
             updated_at=last.updated_at,
             supervisor=last.supervisor,

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -84,6 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - the last line of defence
         return _ending_of(error)
     return code if isinstance(code, int) else 0
+
+
+def entry() -> NoReturn:
+    """The process's way in and out.
+
+    Everything that must be on disk is there by now, so the interpreter need not take itself apart: that would be most
+    of the time between a stop and the end.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _ending_of(error: BaseException) -> int:

@@ -92,13 +92,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def set_aside(path: Path, label: str) -> Path:
-    """Rename what is damaged to ``<name>.<label>`` (``-2``, ``-3``, ... where that is taken); returns the new name."""
-    for attempt in count(1):
-        target = path.with_name(f"{path.name}.{label}" + (f"-{attempt}" if attempt > 1 else ""))
-        if not os.path.lexists(target):
-            path.rename(target)
-            return target
-    raise AssertionError("unreachable")  # pragma: no cover - count() does not end
+    """Rename what is damaged to a free name; returns it."""
+    target = free_name(path, label)
+    path.rename(target)
+    return target
+
+
+def free_name(path: Path, label: str) -> Path:
+    """``<name>.<label>``, or ``-2``, ``-3``, ... behind it where that is taken."""
+    names = (path.with_name(f"{path.name}.{label}" + (f"-{attempt}" if attempt > 1 else "")) for attempt in count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def unlink_quietly(path: Path) -> None:

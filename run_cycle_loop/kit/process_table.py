@@ -1,5 +1,6 @@
 """What the kernel says of processes, read from ``/proc``: identities that never name a stranger, and kinship."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,12 +114,14 @@ def environment(pid: int) -> list[bytes]:
 
 def pipe_inodes(pid: int) -> set[int]:
     """The pipes that a process holds open; empty where that may not be read."""
-    inodes = set()
+    inodes: set[int] = set()
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(entry.path)  # noqa: PTH115
+        names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+    except OSError:
+        return inodes
+    for name in names:
+        with contextlib.suppress(OSError):  # one that was closed meanwhile says nothing of the others
+            target = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
             if target.startswith("pipe:["):
                 inodes.add(int(target[6:-1]))
-    except OSError:
-        pass
     return inodes

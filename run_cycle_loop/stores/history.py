@@ -34,9 +34,13 @@ class JsonlHistory:
         line = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             descriptor = self._open()
-            offset = os.fstat(descriptor).st_size
-            self._write(descriptor, line, offset)
-            self._sync(descriptor, line, offset)
+            size = os.fstat(descriptor).st_size
+            before = size - len(line)
+            if before >= 0 and os.pread(descriptor, len(line), before) == line:
+                self._rewrite(line, before)  # an attempt whose sync failed has left it there: it must not stand twice
+                return
+            self._write(descriptor, line, size)
+            self._sync(descriptor, line, size)
         except OSError as error:
             self.close()
             raise _unwritable(self.path, error) from error
@@ -60,12 +64,15 @@ class JsonlHistory:
         except OSError as error:
             self._warn(f"{self.path} could not be synced ({error.strerror or error}); its last line was written again")
             self.close()
-            descriptor = files.open_regular(self.path, os.O_WRONLY)
-            try:
-                os.pwrite(descriptor, line, offset)
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._rewrite(line, offset)
+
+    def _rewrite(self, line: bytes, offset: int) -> None:
+        descriptor = files.open_regular(self.path, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, line, offset)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _open(self) -> int:
         """The descriptor of the file that has the history's name now."""
@@ -111,7 +118,7 @@ class JsonlHistory:
             files.write_all(descriptor, b"\n")  # only its newline is missing
             self._warn(f"the last line of {self.path} lacked its newline; it was added")
             return
-        copy = self.path.with_name(f"{self.path.name}.torn-{offset}")
+        copy = files.free_name(self.path, f"torn-{offset}")
         files.replace_file(copy, torn, durable=True)
         os.ftruncate(descriptor, offset)
         os.fsync(descriptor)

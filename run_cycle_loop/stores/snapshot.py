@@ -51,7 +51,9 @@ class LatestJson:
         missing = list(takewhile(lambda record: record.number > seen, history.newest_first()))
         last = history.last()
         if (last.number if last else 0) < seen:
-            return self._rebuilt(history, note="the history is shorter than latest.json said; it was counted anew")
+            anew = self._rebuilt(history, note="the history is shorter than latest.json said; it was counted anew")
+            # A history that was rotated away took its last record with it, not the fact that the cycle had ended.
+            return replace(anew, last_cycle=found.last_cycle)
         for record in reversed(missing):
             found = found.counting(record)
         return found

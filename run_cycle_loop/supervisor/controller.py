@@ -161,9 +161,9 @@ class Supervisor:
         # latest.json names the cycle too: where the slot was damaged or removed, that is the next best.
         cycle = self._world.flight.read() or self._shown_cycle
         last = self._world.history.last()
-        if cycle is None or (last is not None and last.cycle_id == cycle.cycle_id):
-            return None
-        return cycle
+        # latest.json names a cycle as the last one after its record was durable: it may have been rotated away since.
+        recorded = (last and last.cycle_id, (self._board.snapshot.last_cycle or {}).get("cycle_id"))
+        return None if cycle is None or cycle.cycle_id in recorded else cycle
 
     # --- one cycle -------------------------------------------------------------------------------------------------
 

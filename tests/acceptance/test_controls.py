@@ -1,12 +1,12 @@
 """How a running loop is stopped, hurried and steered, and what is left of it when it is killed."""
 
-import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.place import HELD, Place, is_running, shell, wait_until
+from tests.obstacles import OBSTACLES, plant
 
 TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 LONG = ("--sleep", "1h", "--backoff-initial", "30m")
@@ -106,18 +106,12 @@ def test_stop_now_ends_the_cycle_too(place: Place) -> None:
     assert not list((place.path / "state").glob("run_cycle.stop*"))
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "dangling link", "fifo"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_whatever_appears_at_the_stop_files_path_stops_a_waiting_loop(place: Place, kind: str) -> None:
     path = place.path / "halt"
     loop = place.start(*LONG, "--stop-file", "halt", "--", "true")
     place.wait_for_state("waiting")
-    make = {
-        "file": path.touch,
-        "folder": path.mkdir,
-        "dangling link": lambda: path.symlink_to("nowhere"),
-        "fifo": lambda: os.mkfifo(path),
-    }
-    make[kind]()
+    plant(kind, path, Path("nowhere"))
     assert (loop.wait(), place.latest["stop_reason"]) == (10, "stop_file")
 
 

@@ -399,8 +399,16 @@ def test_everything_that_is_written_is_private(place: Place) -> None:
 
 def test_the_ancestors_lines_are_counted_and_added_to(place: Place) -> None:
     old = {
-        **{"timestamp": "2025-01-01T00:00:00", "mode": "m", "goal": "g", "status": "ok", "prerequisites_ok": True},
-        **{"return_code": 1, "duration_seconds": 1.0, "archive_created": False, "archive_path": None, "log_path": None},
+        "timestamp": "2025-01-01T00:00:00",
+        "mode": "m",
+        "goal": "g",
+        "status": "ok",
+        "prerequisites_ok": True,
+        "return_code": 1,
+        "duration_seconds": 1.0,
+        "archive_created": False,
+        "archive_path": None,
+        "log_path": None,
     }
     place.write("state/run_cycle_history.jsonl", json.dumps(old) + "\n" + json.dumps(old | {"return_code": 0}) + "\n")
     place.run("--", "true")
@@ -428,19 +436,27 @@ def test_a_torn_line_does_not_swallow_the_next(place: Place) -> None:
     assert found.stderr.count("state.mended") == 1
 
 
+def test_a_history_that_was_rotated_away_makes_no_cycle_lost(place: Place) -> None:
+    place.run("--", "true")
+    history = place.path / "state" / "run_cycle_history.jsonl"
+    history.rename(history.with_suffix(".1"))
+    place.run("--", "true")
+    assert place.outcomes == ["success"]
+
+
 # Secrets
 
 CANARY = "canary-0123456789-value"
 
 
 def test_no_secret_reaches_a_file_or_the_screen(place: Place) -> None:
-    spill = f"""
-import os, sys
+    spill = """
+import json, os, sys
 secret = os.environ["DEPLOY_TOKEN"]
 sys.stdout.write("x" * 65530 + secret + "\\n"); sys.stdout.flush()
 for letter in secret: sys.stderr.write(letter); sys.stderr.flush()
-open(os.environ["RUN_CYCLE_CONTROL_FILE"], "w").write('{{"reason": "%s", "usage": {{"%s": 1}}}}' % (secret, secret))
-sys.exit({{"1": 0}}.get(os.environ["RUN_CYCLE_NUMBER"], 1))
+json.dump({"reason": secret, "usage": {secret: 1}}, open(os.environ["RUN_CYCLE_CONTROL_FILE"], "w"))
+sys.exit(os.environ["RUN_CYCLE_NUMBER"] != "1")
 """
     check = make_script(place, "check", "echo checked with $DEPLOY_TOKEN")
     flags = ("--goal", f"use {CANARY}", "--metrics-textfile", "loop.prom", "--metrics-stdout", "--log-level", "debug")

@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 COMMAND = str(Path(sys.executable).with_name("run-cycle-loop"))
@@ -129,7 +129,7 @@ def seconds(argv: Sequence[str], folder: Path, environment: Mapping[str, str] = 
 
 @contextmanager
 def running(argv: Sequence[str], folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> Iterator[Running]:
-    """A process while it runs; killed afterwards where it still does."""
+    """A process while it runs; killed afterwards with all its descendants where it still does."""
     with (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err
@@ -138,5 +138,7 @@ def running(argv: Sequence[str], folder: Path, environment: Mapping[str, str] = 
         yield Running(process=process)
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            left = psutil.Process(process.pid)
+            for one in (left, *left.children(recursive=True)):
+                one.kill()
         process.wait()

@@ -23,7 +23,7 @@ i=1
 while [ $i -lt "$0" ]; do sleep 1000 & i=$((i + 1)); done
 trap ': >heard' TERM
 : >ready
-while :; do wait; done
+until wait; do :; done
 """
 
 #: The same tree ended by its group, and reaped: the program TREE and the count are its arguments.

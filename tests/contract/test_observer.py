@@ -32,7 +32,9 @@ def observer(request: pytest.FixtureRequest, tmp_path: Path) -> Observer:
 
 def test_it_takes_every_state(observer: Observer) -> None:
     for state in LoopState:
-        observer.state_changed(LoopSnapshot(state=state, updated_at="", supervisor=make_identity(), cycle=make_running()))
+        observer.state_changed(
+            LoopSnapshot(state=state, updated_at="", supervisor=make_identity(), cycle=make_running())
+        )
         observer.beat()
 
 

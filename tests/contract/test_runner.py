@@ -11,7 +11,6 @@ from run_cycle_loop.model.enums import Ending
 from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import Runner
 from run_cycle_loop.runners.environment import Places
-from run_cycle_loop.runners.environment import Places
 from run_cycle_loop.runners.script import ScriptRunner
 from run_cycle_loop.testing import (
     InMemoryCycleLog,

@@ -67,3 +67,9 @@ def test_the_counts_of_a_lost_history_are_not_kept(store: SnapshotStore) -> None
     store.replace(counted(3))
     loaded = store.load(InMemoryHistory(RECORDS[:1]))
     assert (loaded.counts, loaded.seq) == ({Outcome.SUCCESS: 1}, 1)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_the_last_cycle_of_a_lost_history_is_remembered(store: SnapshotStore, left: int) -> None:
+    store.replace(counted(3))
+    assert store.load(InMemoryHistory(RECORDS[:left])).last_cycle == counted(3).last_cycle

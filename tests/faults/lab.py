@@ -192,7 +192,7 @@ class Lab:
             return []
         records = []
         for line in raw.split(b"\n")[:-1]:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 records.append(json.loads(line))
         return [record for record in records if isinstance(record, dict)]
 

@@ -12,6 +12,7 @@ from run_cycle_loop.kit import process_table
 from run_cycle_loop.model.errors import AlreadyRunning, StateError
 from run_cycle_loop.model.records import SupervisorIdentity
 from run_cycle_loop.testing import make_identity
+from tests.obstacles import OBSTACLES, plant
 
 Locks = Callable[..., InstanceLock]
 
@@ -98,18 +99,23 @@ def test_the_name_of_an_earlier_and_longer_holder_leaves_no_rest(lock: Locks, pa
 
 
 def test_the_file_is_private_and_not_handed_to_children(lock: Locks, path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
     lock().acquire()
-    opened = {int(name) for name in os.listdir("/proc/self/fd")} - {int(name) for name in before}
+    locked = [number for number in range(3, 256) if _names(number, path)]
     assert path.stat().st_mode & 0o077 == 0
-    assert not any(os.get_inheritable(number) for number in opened if os.path.exists(f"/proc/self/fd/{number}"))
+    assert [os.get_inheritable(number) for number in locked] == [False]
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def _names(descriptor: int, path: Path) -> bool:
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink() == path
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_not_taken_for_the_lock(lock: Locks, path: Path, tmp_path: Path, kind: str) -> None:
     path.parent.mkdir()
-    make = {"link": lambda: path.symlink_to(tmp_path / "victim"), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}
-    make[kind]()
+    plant(kind, path, tmp_path / "victim")
     with pytest.raises(StateError, match="cannot be taken"):
         lock().acquire()
     assert not (tmp_path / "victim").exists()

@@ -115,6 +115,18 @@ def test_where_nothing_hints_a_beat_looks_every_quarter_of_a_second(
     control.close()
 
 
+def test_where_nothing_hints_who_asks_has_it_looked_at_afresh(
+    inbox: SignalInbox, tmp_path: Path, clock: FakeClock
+) -> None:
+    folder = tmp_path / "not yet"
+    control = StopControl(inbox, StopFile(folder / "stop"), clock)
+    assert control.requested() is None
+    folder.mkdir()
+    (folder / "stop").touch()
+    assert control.requested() is not None
+    control.close()
+
+
 def test_everyone_who_listens_hears_each_rise_once(control: StopControl) -> None:
     heard: list[Urgency] = []
     beats: list[None] = []

@@ -27,7 +27,7 @@ def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> Non
     ["", "five", "5 m", "m", "5x", "1h-30m", "--5", "-1", "-5m", "nan", "inf", "-inf", "1e308", "3651d", "5m junk"],
 )
 def test_what_is_no_usable_duration_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match="no duration|no usable duration"):
+    with pytest.raises(ValueError, match=r"no duration|no usable duration"):
         parse_duration(text)
 
 

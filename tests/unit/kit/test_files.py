@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.kit import files
+from tests.obstacles import OBSTACLES, plant
 
 
 @pytest.fixture
@@ -62,10 +63,10 @@ def test_a_link_planted_as_the_draft_leads_nowhere(target: Path, tmp_path: Path)
     assert (victim.read_text(), target.read_bytes()) == ("mine", b"new")
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_only_a_regular_file_is_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "thing"
-    {"link": lambda: path.symlink_to("/etc/hostname"), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    plant(kind, path, Path("/etc/hostname"))
     with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
         files.open_regular(path, os.O_RDONLY)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.runners import control_file
+from tests.obstacles import OBSTACLES, plant
 
 
 @pytest.fixture
@@ -17,10 +18,10 @@ def test_to_prepare_makes_the_folder_and_no_file(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_an_earlier_cycle_left_is_moved_away(path: Path, kind: str) -> None:
     path.parent.mkdir()
-    {"file": lambda: path.write_text("{}"), "folder": path.mkdir, "dangling link": lambda: path.symlink_to("x")}[kind]()
+    plant(kind, path, path.with_name("nowhere"))
     control_file.prepare(path)
     assert not os.path.lexists(path)
     assert control_file.take(path) == (None, None)
@@ -57,12 +58,12 @@ def test_what_is_no_object_is_left_for_whoever_wants_to_see_it(path: Path, conte
     assert path.exists()
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_not_opened(path: Path, tmp_path: Path, kind: str) -> None:
     control_file.prepare(path)
     victim = tmp_path / "victim"
     victim.write_text("{}")
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    plant(kind, path, victim)
     value, error = control_file.take(path)
     assert value is None
     assert error is not None

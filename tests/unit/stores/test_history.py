@@ -11,6 +11,7 @@ from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.stores.history import JsonlHistory
 from run_cycle_loop.testing import make_record
+from tests.obstacles import OBSTACLES, plant
 
 
 @pytest.fixture
@@ -138,11 +139,11 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     assert numbers(history) == [2]
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_neither_written_nor_read(history: JsonlHistory, path: Path, kind: str) -> None:
     victim = path.with_name("victim")
     victim.write_bytes(line(9))
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    plant(kind, path, victim)
     with pytest.raises(StateError, match="free space, mend its folder, or name another"):
         history.append(make_record(1))
     with pytest.raises(StateError):

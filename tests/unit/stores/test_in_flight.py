@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ import pytest
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.stores.in_flight import InFlightSlot
 from run_cycle_loop.testing import make_running
+from tests.obstacles import OBSTACLES, plant
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def test_a_goal_beyond_all_measure_is_cut(slot: InFlightSlot, path: Path) -> Non
     assert path.stat().st_size < 1 << 16
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"number": 1}', b"\xff", b"[" * 100_000, b"x" * 2**21])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"number": 1}', b"\xff", b"[" * 100_000, b"x" * 2**21]
+)
 def test_a_damaged_slot_is_set_aside_and_named(
     slot: InFlightSlot, path: Path, warnings: list[str], content: bytes
 ) -> None:
@@ -60,11 +62,11 @@ def test_a_missing_slot_is_nothing_to_warn_of(slot: InFlightSlot, warnings: list
     assert (slot.read(), warnings) == (None, [])
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_no_slot(slot: InFlightSlot, path: Path, tmp_path: Path, kind: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    plant(kind, path, victim)
     with pytest.raises(StateError, match="the start of a cycle cannot be recorded"):
         slot.begin(make_running())
     assert victim.read_text() == "mine"

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.records import LoopSnapshot
 from run_cycle_loop.stores.snapshot import LatestJson
 from run_cycle_loop.testing import InMemoryHistory, make_record
+from tests.obstacles import OBSTACLES, plant
 
 EMPTY = LoopSnapshot(state=LoopState.STARTING, updated_at="")
 RECORDS = [make_record(1), make_record(2, Outcome.FAILED)]
@@ -54,11 +54,11 @@ def test_what_is_damaged_is_set_aside_and_made_anew_from_the_history(
     assert loaded.note.startswith("damaged latest.json was set aside as latest.json.corrupt-2 (")
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_not_read(latest: LatestJson, path: Path, tmp_path: Path, kind: str) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(edited())
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    plant(kind, path, victim)
     assert latest.load(InMemoryHistory()).seq == 0
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, RunnerError, StateError
-from run_cycle_loop.model.records import CycleSpec, RunResult, timestamp
+from run_cycle_loop.model.ports import OutputLog
+from run_cycle_loop.model.records import CheckResult, CycleSpec, RunResult, timestamp
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.conditions import Condition
 from run_cycle_loop.policies.continuation import Rules
@@ -23,6 +24,7 @@ from run_cycle_loop.testing import (
 
 OK, FAILS = make_result(0), make_result(1)
 EVEN = Backoff(jitter=0)
+FRESH, STALE = True, False
 
 
 @pytest.fixture
@@ -172,7 +174,9 @@ def test_a_condition_ends_the_loop_after_the_cycle_that_it_does_not_hold_for(wor
 
 
 def test_usage_is_taken_from_the_control_payload(world: FakeWorld) -> None:
-    world.run(make_result(0, control={"usage": {"tokens": 5}, "outputs": {"x": 1}}), make_result(0, control={"usage": 5}))
+    world.run(
+        make_result(0, control={"usage": {"tokens": 5}, "outputs": {"x": 1}}), make_result(0, control={"usage": 5})
+    )
     first, second = world.history.records()
     assert (first.usage, first.control) == ({"tokens": 5}, {"usage": {"tokens": 5}, "outputs": {"x": 1}})
     assert second.usage is None
@@ -186,7 +190,7 @@ def test_why_a_control_file_could_not_be_taken_stands_in_the_reason(world: FakeW
 
 
 def test_stale_cycles_are_counted_until_a_fresh_archive(world: FakeWorld) -> None:
-    world.run(OK, OK, OK, FAILS, artifacts=ScriptedArtifacts(False, False, True, False))
+    world.run(OK, OK, OK, FAILS, artifacts=ScriptedArtifacts(STALE, STALE, FRESH, STALE))
     records = list(world.history.records())
     assert [record.status for record in records] == [
         *(Outcome.DEGRADED, Outcome.DEGRADED, Outcome.SUCCESS),
@@ -199,7 +203,7 @@ def test_stale_cycles_are_counted_until_a_fresh_archive(world: FakeWorld) -> Non
 
 def test_a_cycle_that_did_not_run_leaves_the_stale_count_alone(world: FakeWorld) -> None:
     check = ScriptedCheck(verdicts=[True, False, True])
-    world.run(OK, OK, artifacts=ScriptedArtifacts(False, False), prerequisites=(check,), rules=Rules(iterations=3))
+    world.run(OK, OK, artifacts=ScriptedArtifacts(STALE, STALE), prerequisites=(check,), rules=Rules(iterations=3))
     assert [record.stale_cycles for record in world.history.records()] == [1, 1, 2]
 
 
@@ -243,13 +247,13 @@ def test_the_goal_is_read_before_every_cycle(world: FakeWorld) -> None:
 
 
 def test_a_goal_that_cannot_be_read_is_a_failed_prerequisite_until_it_can(world: FakeWorld) -> None:
-    readings = iter([ConfigError("the goal file is gone"), "found"])
+    goals: list[str] = []
 
     def goal() -> str:
-        reading = next(readings)
-        if isinstance(reading, ConfigError):
-            raise reading
-        return reading
+        goals.append("found")
+        if len(goals) == 1:
+            raise ConfigError("the goal file is gone")
+        return goals[0]
 
     world.run(OK, rules=Rules(iterations=2), goal=goal)
     assert world.outcomes == [Outcome.PREREQ_FAILED, Outcome.SUCCESS]
@@ -300,6 +304,22 @@ def test_a_stop_is_shown_while_the_cycle_still_runs(world: FakeWorld) -> None:
     assert all(shown.next_run_at is None for shown in world.snapshots.shown)
 
 
+def test_a_cycle_that_is_launched_after_a_stop_is_shown_as_the_last(world: FakeWorld) -> None:
+    class Stopping(ScriptedCheck):
+        def check(self, spec: CycleSpec, log: OutputLog) -> CheckResult:
+            world.stop.ask()
+            request = world.stop.requested()
+            assert request is not None
+            supervisor.hear(request)
+            return super().check(spec, log)
+
+    supervisor = world.supervisor(world.plan(OK, rules=endless(), prerequisites=(Stopping(),)))
+    supervisor.run()
+    assert LoopState.RUNNING not in world.snapshots.states
+    launched = [shown.cycle for shown in world.snapshots.shown if shown.cycle and shown.cycle.leader_pid]
+    assert len(launched) == 1
+
+
 def test_a_stop_between_cycles_shows_no_cycle_as_the_last(world: FakeWorld) -> None:
     supervisor = world.supervisor(world.plan(OK))
     world.stop.ask()
@@ -312,7 +332,7 @@ def test_a_stop_between_cycles_shows_no_cycle_as_the_last(world: FakeWorld) -> N
 @pytest.mark.parametrize("urgency", [Urgency.NOW, Urgency.KILL])
 def test_an_urgent_stop_during_the_checks_launches_nothing(world: FakeWorld, urgency: Urgency) -> None:
     class Stopping(ScriptedCheck):
-        def check(self, spec: CycleSpec, log: Any) -> Any:
+        def check(self, spec: CycleSpec, log: OutputLog) -> CheckResult:
             world.stop.ask(urgency)
             return super().check(spec, log)
 
@@ -324,7 +344,7 @@ def test_an_urgent_stop_during_the_checks_launches_nothing(world: FakeWorld, urg
 
 def test_a_patient_stop_during_the_checks_lets_the_cycle_run(world: FakeWorld) -> None:
     class Stopping(ScriptedCheck):
-        def check(self, spec: CycleSpec, log: Any) -> Any:
+        def check(self, spec: CycleSpec, log: OutputLog) -> CheckResult:
             world.stop.ask()
             return super().check(spec, log)
 
@@ -407,6 +427,13 @@ def test_a_cycle_that_has_its_record_is_not_lost(world: FakeWorld) -> None:
     world.run(OK)
     world.run(OK)
     assert world.outcomes == [Outcome.SUCCESS] * 2
+
+
+def test_a_cycle_whose_record_was_rotated_away_is_not_lost(world: FakeWorld) -> None:
+    world.run(OK)
+    world.history.lines.clear()
+    world.run(OK)
+    assert world.outcomes == [Outcome.SUCCESS]
 
 
 def test_a_lost_cycle_is_a_failure_and_is_backed_off() -> None:

@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.model.records import timestamp
-from run_cycle_loop.supervisor.recovery import end_leftovers, lost_record
+from run_cycle_loop.supervisor.recovery import lost_record
 from run_cycle_loop.testing import NOON, make_running
-
-
-def test_after_a_restart_of_the_machine_every_pid_is_a_strangers() -> None:
-    own = os.getpid()
-    assert end_leftovers(make_running(boot_id="another boot", leader_pid=own, leader_start_ticks=0)) == 0
 
 
 @pytest.mark.parametrize(

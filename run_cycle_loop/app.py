@@ -322,7 +322,7 @@ def preview(settings: Settings, environ: Mapping[str, str]) -> Preview:
         timeout=plan.timeout,
         idle_timeout=plan.idle_timeout,
         grace=plan.grace,
-        control_file=plan.control_dir / "dry-run.json",
+        control_file=f"{plan.control_dir}/dry-run.json",
         log_path=None,
     )
     log = CycleLogFile(None, None, redactor)

@@ -326,8 +326,8 @@ class InMemorySnapshots(_Refusals):
 class InMemoryCycleLog:
     """One cycle's log."""
 
-    def __init__(self, path: Path) -> None:
-        self.path: Path | None = path
+    def __init__(self, path: str) -> None:
+        self.path: str | None = path
         self.notes: list[str] = []
         self.closed = False
         self._streams = {"stdout": b"", "stderr": b""}
@@ -358,7 +358,7 @@ class InMemoryCycleLogs:
     def open(self, number: int, started_at: datetime) -> InMemoryCycleLog:
         """A fresh log that no other cycle shares."""
         name = f"{started_at:%Y%m%dT%H%M%SZ}-{number}-{len(self.opened)}.log"
-        self.opened.append(InMemoryCycleLog(Path("memory") / name))
+        self.opened.append(InMemoryCycleLog(f"memory/{name}"))
         return self.opened[-1]
 
 
@@ -416,7 +416,7 @@ def make_spec(**changes: Any) -> CycleSpec:
         "timeout": 300.0,
         "idle_timeout": None,
         "grace": 10.0,
-        "control_file": Path("control/cycle-1.json"),
+        "control_file": "control/cycle-1.json",
         "log_path": None,
     }
     return CycleSpec(**known | changes)

@@ -63,7 +63,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path, flags: int, mode: int = _PRIVATE) -> int:
+def open_regular(path: Path | str, flags: int, mode: int = _PRIVATE) -> int:
     """Open a regular file and nothing else: no link is followed, no FIFO waited for.
 
     Raises:
@@ -76,7 +76,7 @@ def open_regular(path: Path, flags: int, mode: int = _PRIVATE) -> int:
     return descriptor
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path | str, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes.
 
     Raises:
@@ -104,7 +104,7 @@ def free_name(path: Path, label: str) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def unlink_quietly(path: Path) -> None:
+def unlink_quietly(path: Path | str) -> None:
     """Remove a file of ours where there is one."""
     with contextlib.suppress(OSError):
-        path.unlink()
+        os.unlink(path)  # noqa: PTH108 - a name that is used once is no Path: pathlib would intern its parts

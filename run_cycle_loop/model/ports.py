@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from run_cycle_loop.model.records import (
@@ -74,7 +73,7 @@ class CycleLog(OutputLog, Protocol):
     """One cycle's log, which is finished once."""
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> str | None:
         """The file; None where none could be opened."""
         ...
 

@@ -29,8 +29,8 @@ class CycleSpec:
     timeout: float | None  #: seconds; None: none
     idle_timeout: float | None  #: seconds without output; None: none
     grace: float  #: seconds between TERM and KILL
-    control_file: Path  #: where the cycle may leave its control payload, a JSON object
-    log_path: Path | None  #: None where no log could be opened
+    control_file: str  #: where the cycle may leave its control payload, a JSON object
+    log_path: str | None  #: None where no log could be opened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

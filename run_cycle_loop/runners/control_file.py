@@ -1,6 +1,7 @@
 """The control payload: a JSON object that a cycle may leave for the loop, in a file it is told about."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,20 @@ _LARGEST = 1 << 20
 _DEEPEST = 64  #: levels of lists and objects; whoever redacts and records the payload walks it recursively
 
 
-def prepare(path: Path) -> None:
+def prepare(path: str) -> None:
     """Make sure that nothing of an earlier cycle is read for this one's.
 
     Raises:
         OSError: the folder cannot be made, or what stands there cannot be moved.
     """
-    files.make_folder(path.parent)
-    if path.is_symlink() or path.exists():
-        files.set_aside(path, "stale")
+    folder = os.path.dirname(path)  # noqa: PTH120 - a name that is used once is no Path: pathlib interns its parts
+    if not os.path.isdir(folder):  # noqa: PTH112
+        files.make_folder(Path(folder))
+    if os.path.lexists(path):
+        files.set_aside(Path(path), "stale")
 
 
-def take(path: Path) -> tuple[Mapping[str, Any] | None, str | None]:
+def take(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
     """The payload, or None with the reason why it could not be taken; the file is removed once it was read."""
     try:
         value = json.loads(files.read_bounded(path, _LARGEST))

@@ -55,7 +55,7 @@ def child_environment(
         "MODE": spec.mode,
         "GOAL": spec.goal,
         "CAP_WRITES": str(cap_writes),
-        "CONTROL_FILE": os.fspath(spec.control_file),
+        "CONTROL_FILE": spec.control_file,
         **places,
     }
     return kept | {f"RUN_CYCLE_{name}": value for name, value in told.items()}

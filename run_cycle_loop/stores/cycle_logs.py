@@ -110,10 +110,10 @@ class CycleLogFolder:
         except OSError as error:
             reason = f"no log could be made in {self.directory}: {error.strerror or error}; mend the folder"
             return CycleLogFile(None, None, self._redactor, error=reason)
-        self._prune(path.name)
+        self._prune(path.rpartition("/")[2])
         return CycleLogFile(path, HeadAndTail(path, descriptor, self._max_bytes), self._redactor)
 
-    def _create(self, number: int, started_at: datetime) -> tuple[Path, int]:
+    def _create(self, number: int, started_at: datetime) -> tuple[str, int]:
         make_folder(self.directory)
         stem = f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{number}"
         for path in self._candidates(stem):
@@ -121,10 +121,11 @@ class CycleLogFolder:
                 return path, os.open(path, _NEW_FILE, 0o600)
         raise FileExistsError(None, f"{_NAMESAKES} logs named {stem} exist")
 
-    def _candidates(self, stem: str) -> Iterator[Path]:
-        yield self.directory / f"{stem}.log"
+    def _candidates(self, stem: str) -> Iterator[str]:
+        # Strings, not Paths: pathlib interns every part, and names that never come again would grow that table.
+        yield f"{self.directory}/{stem}.log"
         for namesake in range(2, _NAMESAKES + 1):
-            yield self.directory / f"{stem}-{namesake}.log"
+            yield f"{self.directory}/{stem}-{namesake}.log"
 
     def _prune(self, newest: str) -> None:
         if not self._keep:
@@ -133,16 +134,16 @@ class CycleLogFolder:
             self._kept = deque(name for name in log_names(self.directory) if name != newest)
         self._kept.append(newest)
         while len(self._kept) > self._keep:
-            oldest = self.directory / self._kept.popleft()
-            unlink_quietly(oldest)
-            _remove_segments(oldest)
+            oldest = f"{self.directory}/{self._kept.popleft()}"
+            for path in (oldest, *(oldest + suffix for suffix in SUFFIXES)):
+                unlink_quietly(path)
 
 
 class CycleLogFile:
     """Implements the port ``CycleLog``. After the first error it goes on counting and writes no more."""
 
     def __init__(
-        self, path: Path | None, file: HeadAndTail | None, redactor: Redactor, *, error: str | None = None
+        self, path: str | None, file: HeadAndTail | None, redactor: Redactor, *, error: str | None = None
     ) -> None:
         self.path = path
         self.error = error  #: why the file is missing or incomplete, in one sentence

@@ -59,9 +59,9 @@ class HeadAndTail:
     Takes over the descriptor of the new and empty log. All methods raise ``OSError``.
     """
 
-    def __init__(self, log: Path, descriptor: int, max_bytes: int) -> None:
+    def __init__(self, path: str, descriptor: int, max_bytes: int) -> None:
         self._log = descriptor
-        self._paths = segment_paths(log)
+        self._path = path
         self._head_room = max_bytes - max_bytes // 2
         self._size = max(max_bytes // 4, 1)
         self._segments: list[_Segment] = []  # the one that is written to is the last
@@ -102,8 +102,8 @@ class HeadAndTail:
     def _with_room(self) -> _Segment:
         if self._segments and self._segments[-1].length < self._size:
             return self._segments[-1]
-        if len(self._segments) < len(self._paths):
-            path = self._paths[len(self._segments)]
+        if len(self._segments) < len(SUFFIXES):
+            path = Path(self._path + SUFFIXES[len(self._segments)])
             segment = _Segment(path, _create(path))
         else:
             segment = self._segments.pop(0)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
@@ -204,7 +203,7 @@ class Supervisor:
         snapshot = self._board.snapshot
         return max(snapshot.seq, sum(snapshot.counts.values())) + 1
 
-    def _spec(self, number: int, goal: str, began: datetime, log_path: Path | None) -> CycleSpec:
+    def _spec(self, number: int, goal: str, began: datetime, log_path: str | None) -> CycleSpec:
         cycle_id = uuid.uuid4().hex
         plan = self._plan
         return CycleSpec(
@@ -217,7 +216,7 @@ class Supervisor:
             timeout=plan.timeout,
             idle_timeout=plan.idle_timeout,
             grace=plan.grace,
-            control_file=plan.control_dir / f"{cycle_id}.json",
+            control_file=f"{plan.control_dir}/{cycle_id}.json",
             log_path=log_path,
         )
 
@@ -230,7 +229,7 @@ class Supervisor:
             goal=self._world.redact(spec.goal),
             started_at=timestamp(spec.started_at),
             boot_id=self._world.boot_id,
-            log_path=str(spec.log_path) if spec.log_path else None,
+            log_path=spec.log_path,
             supervisor_pid=self._world.identity.pid,
         )
         self._insist(lambda: self._world.flight.begin(cycle))

@@ -35,7 +35,7 @@ PAIRS: dict[str, tuple[Prerequisite, Prerequisite]] = {
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 def test_it_holds_or_says_in_one_line_why_not(pair: tuple[Prerequisite, Prerequisite], tmp_path: Path) -> None:
-    found = [check.check(make_spec(), InMemoryCycleLog(tmp_path / "log")) for check in pair]
+    found = [check.check(make_spec(), InMemoryCycleLog(str(tmp_path / "log"))) for check in pair]
     assert [verdict.ok for verdict in found] == [True, False]
     assert all(verdict.name and verdict.detail and "\n" not in verdict.detail for verdict in found)
     assert all(verdict.required for verdict in found)

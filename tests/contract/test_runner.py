@@ -50,8 +50,8 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.mark.parametrize("exit_code", [0, 3])
 def test_a_run_is_observed_and_not_judged(make: Make, tmp_path: Path, exit_code: int) -> None:
-    log, flight = InMemoryCycleLog(tmp_path / "log"), InMemoryInFlight(make_running())
-    spec = make_spec(control_file=tmp_path / "control.json")
+    log, flight = InMemoryCycleLog(str(tmp_path / "log")), InMemoryInFlight(make_running())
+    spec = make_spec(control_file=str(tmp_path / "control.json"))
     result = make(tmp_path, exit_code).run(spec, log, flight)
     assert (result.ending, result.exit_code, result.signal) == (Ending.EXIT, exit_code, None)
     assert (result.stderr_tail, log.tail("stderr")) == ("said", "said")
@@ -60,8 +60,8 @@ def test_a_run_is_observed_and_not_judged(make: Make, tmp_path: Path, exit_code:
 
 def test_what_is_launched_is_named_in_the_slot(make: Make, tmp_path: Path) -> None:
     flight = InMemoryInFlight(make_running())
-    spec = make_spec(control_file=tmp_path / "control.json")
-    make(tmp_path, 0).run(spec, InMemoryCycleLog(tmp_path / "log"), flight)
+    spec = make_spec(control_file=str(tmp_path / "control.json"))
+    make(tmp_path, 0).run(spec, InMemoryCycleLog(str(tmp_path / "log")), flight)
     slot = flight.read()
     assert slot is not None
     assert isinstance(slot.leader_pid, int)
@@ -69,9 +69,9 @@ def test_what_is_launched_is_named_in_the_slot(make: Make, tmp_path: Path) -> No
 
 def test_what_cannot_run_is_an_error_and_names_nothing(make: Make, tmp_path: Path) -> None:
     flight = InMemoryInFlight(make_running())
-    spec = make_spec(control_file=tmp_path / "control.json")
+    spec = make_spec(control_file=str(tmp_path / "control.json"))
     with pytest.raises(RunnerError) as caught:
-        make(tmp_path, None).run(spec, InMemoryCycleLog(tmp_path / "log"), flight)
+        make(tmp_path, None).run(spec, InMemoryCycleLog(str(tmp_path / "log")), flight)
     assert caught.value.exit_code == 127
     assert flight.read() == make_running()
 

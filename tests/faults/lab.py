@@ -101,6 +101,7 @@ class Lab:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.command_path = COMMAND
         self.state = root / "state"
         self.logs = root / "logs" / "run_cycle"
         self.scratch = root / "scratch"

@@ -52,7 +52,7 @@ def _sweep(tmp_path: Path, found: Sequence[Point], prepare: Callable[[Lab], None
 @pytest.mark.root
 def test_a_kill_at_any_write_of_a_five_cycle_run_costs_at_most_the_cycle_in_flight(lab: Lab, tmp_path: Path) -> None:
     found = injection.points(injection.trace(lab, injection.TOUCHING, *FIVE, cycle=(lab.script(BEGUN),)))
-    assert {"openat", "write", "fdatasync", "rename", "close"} <= {point.call for point in found}
+    assert {"openat", "write", "fdatasync", "rename", "mkdir"} <= {point.call for point in found}
     died = _sweep(tmp_path, found, lambda _: None, *FIVE)
     assert died > 0.9 * len(found)
 
@@ -461,21 +461,23 @@ def test_a_log_directory_without_inodes_costs_no_cycle(lab: Lab) -> None:
         lab.allowed |= {"I2", "I3"}  # there was no inode for latest.json either
 
 
-def test_a_million_recorded_cycles_cost_neither_time_nor_memory(lab: Lab) -> None:
+def test_a_million_recorded_cycles_cost_neither_time_nor_memory(lab: Lab, tmp_path: Path) -> None:
     lab.run()
     line = lab.history_path.read_bytes()
-    small = [_measured(lab) for _ in range(3)]
+    large = Lab(tmp_path / "large")
+    shutil.copytree(lab.state, large.state)
+    shutil.copytree(lab.logs, large.logs)
     template = line.replace(b'"number":1,', b'"number":%d,')
-    with lab.history_path.open("wb") as history:
+    with large.history_path.open("wb") as history:
         for block in range(0, 1_000_000, 1000):
             history.write(b"".join(template % number for number in range(block + 1, block + 1001)))
     latest = lab.latest() | {"seq": 1_000_000, "counts": {"success": 1_000_000}, "success_count": 1_000_000}
-    lab.latest_path.write_text(json.dumps(latest))
-    large = [_measured(lab) for _ in range(3)]
-    assert min(seconds for seconds, _ in large) < 1.5 * min(seconds for seconds, _ in small)
-    assert min(peak for _, peak in large) < min(peak for _, peak in small) + 8 * 1024
-    shutil.rmtree(lab.state)  # a thousand megabytes that nobody needs to search
-    shutil.rmtree(lab.logs)
+    large.latest_path.write_text(json.dumps(latest))
+    pairs = [(_measured(lab), _measured(large)) for _ in range(6)]
+    few, many = (list(side) for side in zip(*pairs, strict=True))
+    assert min(seconds for seconds, _ in many) < 1.5 * min(seconds for seconds, _ in few)
+    assert min(peak for _, peak in many) < min(peak for _, peak in few) + 8 * 1024
+    shutil.rmtree(large.root)
 
 
 def _measured(lab: Lab) -> tuple[float, int]:

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from run_cycle_loop.controls.signals import HANDLED, SignalInbox
+from run_cycle_loop.controls.signals import HANDLED, SignalInbox, hold
 
 
 def test_signals_are_kept_in_their_order(inbox: SignalInbox) -> None:
@@ -31,7 +31,17 @@ def test_a_storm_of_signals_blocks_nobody(inbox: SignalInbox) -> None:
     assert signal.SIGUSR2 in inbox.drain()
 
 
-def test_the_mask_is_emptied_and_sigchld_is_not_ignored(inbox: SignalInbox) -> None:
-    assert inbox.fileno() >= 0
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
-    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+@pytest.mark.usefixtures("inbox")  # whose handlers come back afterwards
+def test_what_came_while_signals_were_held_is_received_when_the_inbox_opens() -> None:
+    hold()
+    signal.raise_signal(signal.SIGTERM)
+    with SignalInbox() as opened:
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+        assert opened.drain() == [signal.SIGTERM]
+
+
+@pytest.mark.usefixtures("inbox")
+def test_exit_statuses_are_kept_whatever_the_caller_ignored() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with SignalInbox():
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL

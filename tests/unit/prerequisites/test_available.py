@@ -7,7 +7,7 @@ from run_cycle_loop.model.records import CheckResult
 from run_cycle_loop.prerequisites.available import CommandCheck, ModuleCheck
 from run_cycle_loop.testing import InMemoryCycleLog, make_spec
 
-LOG = InMemoryCycleLog(Path("log"))
+LOG = InMemoryCycleLog("log")
 
 
 def module(name: str, *, required: bool = True) -> CheckResult:

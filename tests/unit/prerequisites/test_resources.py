@@ -6,7 +6,7 @@ from run_cycle_loop.model.records import CheckResult
 from run_cycle_loop.prerequisites.resources import DiskCheck, MemoryCheck, WritableCheck
 from run_cycle_loop.testing import InMemoryCycleLog, make_spec
 
-LOG = InMemoryCycleLog(Path("log"))
+LOG = InMemoryCycleLog("log")
 HUGE = 1 << 62
 
 

@@ -54,7 +54,7 @@ def followed(folder: CycleLogFolder, log: Path | None, script: Script) -> bytes:
 def test_a_log_is_found_by_word_number_and_id(
     folder: CycleLogFolder, recorded: "type[Recorded]", record: Make, now: datetime
 ) -> None:
-    first, second, again = (folder.open(number, now).path for number in (9, 10, 9))
+    first, second, again = (Path(folder.open(number, now).path or "") for number in (9, 10, 9))
     history = recorded(record(9, log_path=str(first)), record(10, log_path=str(second)), record(11))
     assert find_log(folder.directory, "latest", history) == second
     assert find_log(folder.directory, "9", history) == again
@@ -89,16 +89,16 @@ def test_a_finished_log_is_read_as_it_stands(folder: CycleLogFolder, now: dateti
     log.write("stdout", b"\x1b[31mraw\xff\n")
     log.close()
     assert log.path
-    assert b"".join(read(log.path)) == b"\x1b[31mraw\xff\n"
+    assert b"".join(read(Path(log.path))) == b"\x1b[31mraw\xff\n"
 
 
 def test_of_a_cycle_still_running_the_newest_output_is_read_too(folder: CycleLogFolder, now: datetime) -> None:
     log = folder.open(1, now)
     log.write("stdout", b"".join(b"%06d\n" % number for number in range(500)))
     assert log.path
-    while_running = b"".join(read(log.path))
+    while_running = b"".join(read(Path(log.path)))
     log.close()
-    assert while_running == b"".join(read(log.path))
+    assert while_running == b"".join(read(Path(log.path)))
     assert while_running.endswith(b"000499\n")
 
 
@@ -114,7 +114,7 @@ def test_a_growing_log_is_followed(folder: CycleLogFolder, now: datetime) -> Non
         lambda: log.write("stderr", b"three\n"),
         log.close,
     )
-    assert followed(folder, log.path, script) == b"one\ntwo\nthree\n"
+    assert followed(folder, Path(log.path or ""), script) == b"one\ntwo\nthree\n"
     assert set(script.waited) == {0.25}
 
 
@@ -128,9 +128,9 @@ def test_the_joined_end_of_a_log_and_the_next_cycle_follow(folder: CycleLogFolde
         second.write("stdout", b"second\n")
         second.close()
 
-    seen = followed(folder, first.path, Script(lambda: first.write("stdout", data), next_cycle))
+    seen = followed(folder, Path(first.path or ""), Script(lambda: first.write("stdout", data), next_cycle))
     assert first.path
-    assert seen == first.path.read_bytes() + b"\n==> 20260517T120100Z-2.log <==\nsecond\n"
+    assert seen == Path(first.path).read_bytes() + b"\n==> 20260517T120100Z-2.log <==\nsecond\n"
 
 
 def test_the_first_log_is_waited_for_and_none_of_several_is_missed(folder: CycleLogFolder, now: datetime) -> None:
@@ -149,7 +149,7 @@ def test_a_log_that_is_removed_or_cut_while_followed_ends_nothing(folder: CycleL
     log = folder.open(1, now)
     log.write("stdout", b"0123456789")
     assert log.path
-    path = log.path
+    path = Path(log.path)
 
     def cut_and_grow() -> None:
         os.truncate(path, 4)

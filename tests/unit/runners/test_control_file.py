@@ -14,7 +14,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_to_prepare_makes_the_folder_and_no_file(path: Path) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     assert list(path.parent.iterdir()) == []
 
 
@@ -22,17 +22,17 @@ def test_to_prepare_makes_the_folder_and_no_file(path: Path) -> None:
 def test_what_an_earlier_cycle_left_is_moved_away(path: Path, kind: str) -> None:
     path.parent.mkdir()
     plant(kind, path, path.with_name("nowhere"))
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     assert not os.path.lexists(path)
-    assert control_file.take(path) == (None, None)
+    assert control_file.take(str(path)) == (None, None)
 
 
 def test_a_payload_is_taken_once(path: Path) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     payload = {"continue": False, "outputs": {"a": 1}, "reason": "done"}
     path.write_text(json.dumps(payload))
-    assert control_file.take(path) == (payload, None)
-    assert control_file.take(path) == (None, None)
+    assert control_file.take(str(path)) == (payload, None)
+    assert control_file.take(str(path)) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_a_payload_is_taken_once(path: Path) -> None:
     ],
 )
 def test_what_is_no_object_is_left_for_whoever_wants_to_see_it(path: Path, content: bytes, why: str) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     path.write_bytes(content)
-    value, error = control_file.take(path)
+    value, error = control_file.take(str(path))
     assert value is None
     assert error is not None
     assert why in error
@@ -60,11 +60,11 @@ def test_what_is_no_object_is_left_for_whoever_wants_to_see_it(path: Path, conte
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_no_regular_file_is_not_opened(path: Path, tmp_path: Path, kind: str) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     victim = tmp_path / "victim"
     victim.write_text("{}")
     plant(kind, path, victim)
-    value, error = control_file.take(path)
+    value, error = control_file.take(str(path))
     assert value is None
     assert error is not None
     assert error.startswith("the control file cannot be read")
@@ -73,9 +73,9 @@ def test_what_is_no_regular_file_is_not_opened(path: Path, tmp_path: Path, kind:
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 def test_numbers_that_are_no_json_do_not_reach_the_history(path: Path, number: str) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     path.write_text(f'{{"usage": {{"cost": {number}}}}}')
-    value, error = control_file.take(path)
+    value, error = control_file.take(str(path))
     assert value is None
     assert error is not None
     assert "is no JSON" in error
@@ -83,8 +83,8 @@ def test_numbers_that_are_no_json_do_not_reach_the_history(path: Path, number: s
 
 @pytest.mark.parametrize(("depth", "taken"), [(1, True), (63, True), (64, False), (500, False)])
 def test_a_payload_may_be_nested_as_deep_as_anybody_needs(path: Path, depth: int, taken: bool) -> None:
-    control_file.prepare(path)
+    control_file.prepare(str(path))
     path.write_text('{"a": ' + "[" * depth + "]" * depth + "}")
-    value, error = control_file.take(path)
+    value, error = control_file.take(str(path))
     assert (value is not None) is taken
     assert (error is None) is taken

@@ -11,7 +11,7 @@ CALLER = {"PATH": "/bin", "HOME": "/root", "API_KEY": "k", "LC_ALL": "C", "LC_TI
 
 def environment(allow: tuple[str, ...] | None, caller: dict[str, str] = CALLER) -> dict[str, str]:
     return child_environment(
-        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file=Path("/control/abc.json")),
+        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file="/control/abc.json"),
         caller,
         allow=allow,
         cap_writes=3,

@@ -591,4 +591,4 @@ def test_the_limits_of_the_plan_are_those_of_the_cycle(world: FakeWorld) -> None
     world.run(OK, timeout=7.0, idle_timeout=3.0, grace=1.0, control_dir=Path("here"))
     spec = world.runner.specs[0]
     assert (spec.timeout, spec.idle_timeout, spec.grace) == (7.0, 3.0, 1.0)
-    assert spec.control_file.parent == Path("here")
+    assert spec.control_file.startswith("here/")

@@ -20,13 +20,16 @@ from run_cycle_loop.controls.stop import StopControl
 from run_cycle_loop.controls.stop_file import StopFile
 from run_cycle_loop.kit import process_table, process_tree
 from run_cycle_loop.kit.clock import SystemClock
+from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.kit.processes import Pulse
 from run_cycle_loop.kit.redact import Redactor
-from run_cycle_loop.model.errors import ConfigError
+from run_cycle_loop.model.enums import LoopState
+from run_cycle_loop.model.errors import AlreadyRunning, ConfigError
 from run_cycle_loop.model.ports import Observer, Prerequisite
 from run_cycle_loop.model.records import (
     CycleRecord,
     CycleSpec,
+    LoopSnapshot,
     PrerequisiteReport,
     SupervisorIdentity,
     timestamp,
@@ -106,6 +109,7 @@ def plan_for(settings: Settings, environ: Mapping[str, str], pulse: Pulse | None
         idle_timeout=settings.idle_timeout,
         grace=settings.grace,
         prerequisites=_prerequisites(settings, runner, pulse),
+        checks_take_time=settings.prereq_script is not None,
         runner=runner,
         artifacts=PlannerArchives(settings.archive_glob) if settings.archive_glob else None,
         control_dir=Paths.of(settings).control_dir,
@@ -231,7 +235,7 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         lock = InstanceLock(paths.lock, identity)
         lock.acquire()
         stack.callback(lock.release)
-        stop = StopControl(inbox, StopFile(settings.stop_file), clock)
+        stop = StopControl(inbox, StopFile(settings.stop_file), clock, watch=settings.iterations != 1)
         stack.callback(stop.close)
         plan = plan_for(settings, environ, stop)
 
@@ -247,6 +251,7 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         cycle_logs.recover(settings.log_dir)
         latest = LatestJson(paths.latest)
         snapshot = latest.load(history)
+        _refuse_second(snapshot, identity, paths.lock)
         if snapshot.note:
             warn(snapshot.note)
         board = Board(snapshot, latest, _observers(settings, environ, loggers, clock), clock)
@@ -272,6 +277,18 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         finish = supervisor.run()
         log.info("loop.stopped", reason=str(finish.reason), why=finish.why, exit_code=finish.exit_code)
         return finish
+
+
+def _refuse_second(snapshot: LoopSnapshot, identity: SupervisorIdentity, lock: Path) -> None:
+    """Doubt means stop: a loop that lost its lock file may still run, and its cycle would be taken for a lost one."""
+    other = snapshot.supervisor
+    if other is None or other.boot_id != identity.boot_id or snapshot.state is LoopState.STOPPED:
+        return
+    if other.pid != identity.pid and process_table.is_alive(ProcessId(other.pid, other.start_ticks)):
+        raise AlreadyRunning(
+            f"another instance (pid {other.pid}, since {other.started_at}) still runs here, though {lock} was removed; "
+            "stop it first"
+        )
 
 
 def _last_words(loggers: "LoggerFactory", record: CycleRecord) -> None:

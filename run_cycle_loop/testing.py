@@ -5,6 +5,7 @@ file: waiting moves a clock, and what the world answers is scripted.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,10 @@ class InMemoryHistory(_Refusals):
         """All records, oldest first."""
         return (CycleRecord.from_dict(json.loads(line)) for line in list(self.lines))
 
+    def outcomes(self) -> Counter[Outcome]:
+        """How many records there are of each outcome."""
+        return Counter(record.status for record in self.records())
+
     def newest_first(self) -> Iterator[CycleRecord]:
         """All records, newest first."""
         return (CycleRecord.from_dict(json.loads(line)) for line in reversed(self.lines))
@@ -328,6 +333,7 @@ class InMemoryCycleLog:
 
     def __init__(self, path: str) -> None:
         self.path: str | None = path
+        self.error: str | None = None
         self.notes: list[str] = []
         self.closed = False
         self._streams = {"stdout": b"", "stderr": b""}
@@ -506,6 +512,7 @@ class FakeWorld:
             "runner": self.runner,
             "artifacts": None,
             "control_dir": Path("control"),
+            "checks_take_time": True,
         }
         return Plan(**known | changes)
 

@@ -63,17 +63,20 @@ def _suggestion(word: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; it is one of {', '.join(_COMMANDS)}"
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """Run agent cycles unattended: check, run, time out, record, back off, stop when told.
+
+\b
+run-cycle-loop run -- COMMAND       one cycle of COMMAND, here
+run-cycle-loop run --continuous     cycles until stopped
+run-cycle-loop status               what happened
+run-cycle-loop stop                 the kill switch
+"""
+
+
+@click.group(cls=_LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="run-cycle-loop")
 def cli() -> None:
-    r"""Run agent cycles unattended: check, run, time out, record, back off, stop when told.
-
-    \b
-    run-cycle-loop run -- COMMAND       one cycle of COMMAND, here
-    run-cycle-loop run --continuous     cycles until stopped
-    run-cycle-loop status               what happened
-    run-cycle-loop stop                 the kill switch
-    """
+    """Every sub-command hangs below this one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -88,7 +88,13 @@ def _is_alive(identity: SupervisorIdentity) -> bool:
 
 @click.command(cls=SettingsCommand)
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help=f"The last N; 0: all. [{_ROWS}, or all since]")
-@click.option("--outcome", "outcomes", type=click.Choice([*Outcome]), multiple=True, help="Only these; repeatable.")
+@click.option(
+    "--outcome",
+    "outcomes",
+    type=click.Choice([word.value for word in Outcome]),
+    multiple=True,
+    help="Only these; repeatable.",
+)
 @click.option("--since", metavar="WHEN", help="Only what finished since: 24h ago, or 2026-01-31T08:00.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @options

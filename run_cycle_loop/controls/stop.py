@@ -22,7 +22,7 @@ _DOUBT = 30.0  #: seconds without an answer after which doubt means stop
 class StopControl:
     """Implements the ports ``StopToken`` and ``kit.processes.Pulse``."""
 
-    def __init__(self, inbox: SignalInbox, stop_file: StopFile, clock: Clock) -> None:
+    def __init__(self, inbox: SignalInbox, stop_file: StopFile, clock: Clock, *, watch: bool = True) -> None:
         self._inbox = inbox
         self._stop_file = stop_file
         self._clock = clock
@@ -36,7 +36,7 @@ class StopControl:
         self._on_request: Callable[[StopRequest], None] = _nobody
         self._poll = select.epoll()
         self._poll.register(inbox.fileno(), select.EPOLLIN)
-        self._watch = inotify.watch_folder(stop_file.path.parent)
+        self._watch = inotify.watch_folder(stop_file.path.parent) if watch else None
         if self._watch is not None:
             self._poll.register(self._watch, select.EPOLLIN)
 

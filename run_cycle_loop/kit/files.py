@@ -36,12 +36,24 @@ def replace_file(path: Path, data: bytes, *, mode: int = _PRIVATE, durable: bool
         mode: of the new file, whatever the umask.
         durable: whether the new content shall survive a power loss when this returns.
     """
-    draft = path.with_name(f".{path.name}.tmp")
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}.tmp")  # noqa: PTH118 - this runs several times a cycle
     try:
         descriptor = os.open(draft, _NEW_FILE, mode)
     except FileExistsError:
-        draft.unlink()  # left by a writer that was killed; the next open still refuses a planted one
+        os.unlink(draft)  # noqa: PTH108 - left by a writer that was killed; the next open refuses a planted one
         descriptor = os.open(draft, _NEW_FILE, mode)
+    try:
+        _fill(descriptor, data, mode, durable=durable)
+        os.rename(draft, path)  # noqa: PTH104
+    except OSError:
+        unlink_quietly(draft)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def _fill(descriptor: int, data: bytes, mode: int, *, durable: bool) -> None:
     try:
         os.fchmod(descriptor, mode)
         write_all(descriptor, data)
@@ -49,9 +61,6 @@ def replace_file(path: Path, data: bytes, *, mode: int = _PRIVATE, durable: bool
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    draft.replace(path)
-    if durable:
-        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -5,6 +5,7 @@ no more memory than one buffer, however much it prints.
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import selectors
 import shutil
@@ -283,6 +284,12 @@ class _Child:
             self.signal = result.si_status
 
 
+@functools.cache
+def _buffer() -> memoryview:
+    """One buffer for all children: they come one after the other."""
+    return memoryview(bytearray(_BUFFER))
+
+
 class _Watch:
     """The one selector loop over the leader, its two pipes and the pulse."""
 
@@ -298,7 +305,7 @@ class _Watch:
         self._output = output
         self._pulse = pulse
         self._selector = stack.enter_context(selectors.DefaultSelector())
-        self._buffer = memoryview(bytearray(_BUFFER))
+        self._buffer = _buffer()
         self._last_output = child.started
         self._output_bytes = 0
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)

@@ -1,10 +1,12 @@
 """All the ports in one file: what the supervisor needs from the world, each one to four methods wide."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.records import (
     ArtifactVerdict,
     CheckResult,
@@ -77,6 +79,11 @@ class CycleLog(OutputLog, Protocol):
         """The file; None where none could be opened."""
         ...
 
+    @property
+    def error(self) -> str | None:
+        """Why the file is missing or incomplete."""
+        ...
+
     def close(self) -> None:
         """Finish the file: join head and tail where output was cut."""
         ...
@@ -143,6 +150,10 @@ class History(Protocol):
 
     def records(self) -> Iterator[CycleRecord]:
         """All readable records, oldest first."""
+        ...
+
+    def outcomes(self) -> Counter[Outcome]:
+        """How many records there are of each outcome, at the least cost."""
         ...
 
     def newest_first(self) -> Iterator[CycleRecord]:

@@ -5,7 +5,7 @@ Every record is frozen. Times are aware UTC datetimes; durations are seconds as 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +124,7 @@ class CycleRecord:
     consecutive_failures: int = 0
     stale_cycles: int = 0  #: cycles in a row whose archive was not fresh
     failed_checks: tuple[str, ...] = ()
+    log_error: str | None = None  #: why the log is missing or incomplete
     stderr_tail: str = ""
     output_bytes: int = 0
     leftovers: int = 0
@@ -147,23 +148,18 @@ class CycleRecord:
             known = {name: read(line.get(name)) for name, read in _RECORD_READERS.items()}
         except ValueError as error:
             raise ValueError(f"not a cycle record: {error}") from error
-        known["status"] = _outcome_of(line)
+        known["status"] = outcome_of(line)
         known["supervisor"] = _identity_of(line.get("supervisor"))
         known["timestamp"] = known["timestamp"] or known["finished_at"]
         return cls(**known)
 
 
-_ANCESTOR_WORDS = {
-    "ok": Outcome.SUCCESS,
-    "completed": Outcome.SUCCESS,
-    "failure": Outcome.FAILED,
-    "prerequisites_failed": Outcome.PREREQ_FAILED,
-    "prereq_failure": Outcome.PREREQ_FAILED,
-}
+def outcome_of(line: Mapping[str, Any]) -> Outcome:
+    """The outcome of a history line of any version; the ancestor's ``ok`` beside a non-zero code is a failure.
 
-
-def _outcome_of(line: Mapping[str, Any]) -> Outcome:
-    """The outcome of a line; the ancestor's ``ok`` beside a non-zero code is a failure."""
+    Raises:
+        ValueError: the line has none.
+    """
     word = line.get("status")
     if not isinstance(word, str) or not word:
         raise ValueError(f"not a cycle record: its status is {word!r}")
@@ -175,6 +171,15 @@ def _outcome_of(line: Mapping[str, Any]) -> Outcome:
     if outcome is Outcome.SUCCESS and line.get("return_code") not in (0, None):
         return Outcome.FAILED
     return outcome
+
+
+_ANCESTOR_WORDS = {
+    "ok": Outcome.SUCCESS,
+    "completed": Outcome.SUCCESS,
+    "failure": Outcome.FAILED,
+    "prerequisites_failed": Outcome.PREREQ_FAILED,
+    "prereq_failure": Outcome.PREREQ_FAILED,
+}
 
 
 def _identity_of(value: object) -> SupervisorIdentity | None:
@@ -191,14 +196,14 @@ def _identity_of(value: object) -> SupervisorIdentity | None:
 
 
 def _flat(record: Any) -> dict[str, Any]:
-    return {item.name: getattr(record, item.name) for item in fields(record)}
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 #: How each field of a history line is read; ``status`` and ``supervisor`` have readers of their own.
 _RECORD_READERS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("timestamp", "mode", "goal", "cycle_id", "started_at", "finished_at"), reading.text),
     **dict.fromkeys(("reason", "stderr_tail"), reading.text),
-    **dict.fromkeys(("archive_path", "log_path"), reading.text_or_none),
+    **dict.fromkeys(("archive_path", "log_path", "log_error"), reading.text_or_none),
     **dict.fromkeys(("number", "consecutive_failures", "stale_cycles", "output_bytes", "leftovers"), reading.count),
     **dict.fromkeys(("return_code", "signal"), reading.whole_or_none),
     **dict.fromkeys(("usage", "control"), reading.mapping_or_none),
@@ -336,11 +341,18 @@ class LoopSnapshot:
         counts[record.status] = counts.get(record.status, 0) + 1
         success = record.status is Outcome.SUCCESS
         return replace(
-            self,
-            seq=record.number,
+            self.showing(record),
             counts=counts,
             success_count=self.success_count + success,
             failure_count=self.failure_count + record.status.is_failure,
+        )
+
+    def showing(self, record: CycleRecord) -> "LoopSnapshot":
+        """This snapshot with a record as its last one, whatever is counted."""
+        finished_at = record.finished_at or record.timestamp
+        return replace(
+            self,
+            seq=record.number,
             consecutive_failures=record.consecutive_failures,
             stale_cycles=record.stale_cycles,
             last_cycle={
@@ -349,11 +361,11 @@ class LoopSnapshot:
                 "status": record.status,
                 "reason": record.reason,
                 "started_at": record.started_at,
-                "finished_at": record.finished_at or record.timestamp,
+                "finished_at": finished_at,
                 "duration_seconds": record.duration_seconds,
                 "log_path": record.log_path,
             },
-            last_success_at=(record.finished_at or record.timestamp) if success else self.last_success_at,
+            last_success_at=finished_at if record.status is Outcome.SUCCESS else self.last_success_at,
             last_archive=record.archive_path if record.archive_created else self.last_archive,
         )
 

@@ -100,7 +100,8 @@ def render_json(_logger: Any, _method: str, fields: _Fields) -> str:
     """One JSON object: the time in UTC, then the event, then the facts."""
     moment = timestamp(fields.pop("timestamp"))
     event = fields.pop("event")
-    return json.dumps({"timestamp": moment, "event": event, **fields}, default=str)
+    facts = {key: value for key, value in fields.items() if value is not None}
+    return json.dumps({"timestamp": moment, "event": event, **facts}, default=str)
 
 
 def render_text(_logger: Any, _method: str, fields: _Fields) -> str:
@@ -171,4 +172,5 @@ def _facts_of(record: CycleRecord) -> Mapping[str, Any]:
         "consecutive_failures": record.consecutive_failures or None,
         "next": None if delay is None else format_duration(delay),
         "log": record.log_path,
+        "log_error": record.log_error,
     }

@@ -6,13 +6,15 @@ a damaged line in the middle is left where it is and passed over by readers.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from run_cycle_loop.kit import files, lines
+from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import StateError
-from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.records import CycleRecord, outcome_of
 
 
 class JsonlHistory:
@@ -148,12 +150,19 @@ class JsonlHistory:
 
     def records(self) -> Iterator[CycleRecord]:
         """All readable records, oldest first; a torn tail is left out."""
+        return _records(self._lines())
+
+    def outcomes(self) -> Counter[Outcome]:
+        """How many readable records there are of each outcome; of each line only that is looked at."""
+        return Counter(outcome for line in self._lines() if (outcome := _outcome(line)) is not None)
+
+    def _lines(self) -> Iterator[bytes]:
         try:
             descriptor = files.open_regular(self.path, os.O_RDONLY)
         except OSError:
             return
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            yield from _records(line for line in file if line.endswith(b"\n"))
+            yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _unwritable(path: Path, error: OSError) -> StateError:
@@ -166,6 +175,14 @@ def _records(found: Iterable[bytes]) -> Iterator[CycleRecord]:
         record = _parse(line)
         if record is not None:
             yield record
+
+
+def _outcome(line: bytes) -> Outcome | None:
+    try:
+        value = json.loads(line)
+        return outcome_of(value) if isinstance(value, dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parse(line: bytes) -> CycleRecord | None:

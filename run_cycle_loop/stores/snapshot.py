@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from run_cycle_loop.kit import files
-from run_cycle_loop.model.enums import LoopState
+from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import History
 from run_cycle_loop.model.records import LoopSnapshot
@@ -86,7 +86,23 @@ class LatestJson:
 
     @staticmethod
     def _rebuilt(history: History, *, note: str) -> LoopSnapshot:
-        snapshot = LoopSnapshot(state=LoopState.STARTING, updated_at="")
-        for record in history.records():
-            snapshot = snapshot.counting(record)
-        return replace(snapshot, note=note)
+        counts = history.outcomes()
+        snapshot = LoopSnapshot(
+            state=LoopState.STARTING,
+            updated_at="",
+            counts={str(outcome): number for outcome, number in counts.items()},
+            success_count=counts[Outcome.SUCCESS],
+            failure_count=sum(number for outcome, number in counts.items() if outcome.is_failure),
+            note=note,
+        )
+        last = history.last()
+        if last is None:
+            return snapshot
+        snapshot = snapshot.showing(last)
+        success = next((record for record in history.newest_first() if record.status is Outcome.SUCCESS), None)
+        archive = next((record for record in history.newest_first() if record.archive_created), None)
+        return replace(
+            snapshot,
+            last_success_at=(success.finished_at or success.timestamp) if success else None,
+            last_archive=archive.archive_path if archive else None,
+        )

@@ -21,10 +21,17 @@ class Board:
         self._observers = observers
         self._clock = clock
 
-    def enter(self, state: LoopState, **changes: Any) -> None:
-        """Show a new state."""
+    def enter(self, state: LoopState, *, write: bool = True, **changes: Any) -> None:
+        """Show a new state.
+
+        Args:
+            state: the new one.
+            write: whether to rewrite ``latest.json``; not for a state that is over before anybody could look.
+            changes: what else is new in the snapshot.
+        """
         self._set(state=state, **changes)
-        self._publish()
+        if write:
+            self._publish()
         self._tell(lambda observer: observer.state_changed(self.snapshot))
 
     def count(self, record: CycleRecord, state: LoopState, **changes: Any) -> None:

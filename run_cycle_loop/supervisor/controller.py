@@ -190,6 +190,7 @@ class Supervisor:
         finally:
             self._in_cycle = False
             log.close()
+        observed = replace(observed, log_error=log.error)
         duration = self._world.clock.monotonic() - started
         return self._record(spec, observed, duration)
 
@@ -233,7 +234,7 @@ class Supervisor:
             supervisor_pid=self._world.identity.pid,
         )
         self._insist(lambda: self._world.flight.begin(cycle))
-        self._board.enter(LoopState.CHECKING, cycle=cycle, next_run_at=None, note="")
+        self._board.enter(LoopState.CHECKING, write=self._plan.checks_take_time, cycle=cycle, next_run_at=None, note="")
         return cycle
 
     def _record(self, spec: CycleSpec, observed: Observed, duration: float) -> Decision:
@@ -294,7 +295,7 @@ class Supervisor:
                 return write()
             except StateError as error:
                 self._board.blame_state()
-                self._board.enter(LoopState.HELD, note=str(error))
+                self._board.enter(LoopState.HELD, next_run_at=None, note=str(error))
                 if self._plan.rules.iterations and attempt >= _BOUNDED_HOLDS:
                     raise
             if self._world.stop.wait(_HOLDS[min(attempt, len(_HOLDS) - 1)]) is Waited.STOP:

@@ -29,6 +29,7 @@ class Observed:
     verdict: Verdict
     result: RunResult | None = None
     artifact: ArtifactVerdict | None = None
+    log_error: str | None = None  #: why the log is missing or incomplete
 
 
 class CycleRun:
@@ -141,6 +142,7 @@ def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, 
         archive_created=artifact.fresh if artifact else None,
         archive_path=str(artifact.path) if artifact and artifact.path else None,
         log_path=spec.log_path,
+        log_error=observed.log_error,
         cycle_id=spec.cycle_id,
         number=spec.number,
         started_at=timestamp(spec.started_at),

@@ -19,6 +19,7 @@ class Plan:
     idle_timeout: float | None
     grace: float
     prerequisites: tuple[Prerequisite, ...]
+    checks_take_time: bool  #: whether a child is among them; the built-in ones only look
     runner: Runner
     artifacts: Artifacts | None  #: None: no archive is expected
     control_dir: Path

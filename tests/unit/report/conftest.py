@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,9 @@ class Recorded:
 
     def records(self) -> Iterator[CycleRecord]:
         return self._counted(iter(self._records))
+
+    def outcomes(self) -> Counter[Outcome]:
+        return Counter(record.status for record in self.records())
 
     def newest_first(self) -> Iterator[CycleRecord]:
         return self._counted(reversed(self._records))

@@ -235,6 +235,7 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         lock = InstanceLock(paths.lock, identity)
         lock.acquire()
         stack.callback(lock.release)
+        stack.callback(os.close, folders.claim(settings.log_dir))
         stop = StopControl(inbox, StopFile(settings.stop_file), clock, watch=settings.iterations != 1)
         stack.callback(stop.close)
         plan = plan_for(settings, environ, stop)

@@ -1,5 +1,6 @@
 """The command ``run-cycle-loop``: its sub-commands, and how every ending becomes an exit code and one sentence."""
 
+import errno
 import importlib
 import os
 import sys
@@ -103,25 +104,46 @@ def entry() -> NoReturn:
     os._exit(code)
 
 
-def _ending_of(error: BaseException) -> int:
+def _ending_of(error: BaseException) -> int:  # noqa: PLR0911 - one return for each way to end
     """The exit code of an ending, with its sentence said."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return 2
         case click.ClickException():
             return _complain(_usage(error), 2)
+        case FileNotFoundError() if not _has_place():
+            return _complain("the working directory was removed; change to one that exists", 2)
         case RunCycleLoopError():
             return _complain(str(error), error.exit_code)
         case KeyboardInterrupt() | click.Abort():
             return _INTERRUPTED
         case BrokenPipeError() | SystemExit():  # click's word for the same
-            # The reader of our output has gone; the interpreter must not complain about it at exit either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _abandon_output()  # its reader has gone
             return 0
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO, filename=None):
+            # Only the standard streams are written to without anybody to catch it.
+            _abandon_output()
+            return _complain(f"what was asked for cannot be written out: {error.strerror}; redirect it elsewhere", 74)
         case _:
             _show_trace()
             kind = type(error).__name__
             return _complain(f"internal error: {kind}: {error}; please report it with the lines above", _INTERNAL)
+
+
+def _abandon_output() -> None:
+    """What is buffered for standard output goes nowhere: the interpreter must not complain about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_place() -> bool:
+    """Whether the working directory still exists: a relative path means nothing without it."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - the question itself, not a path
+    except OSError:
+        return False
 
 
 def _usage(error: click.ClickException) -> str:
@@ -137,8 +159,11 @@ def _show_trace() -> None:
 
 
 def _complain(sentence: str, code: int) -> int:
+    from run_cycle_loop.kit.printable import printable  # noqa: PLC0415 - only for an error
+    from run_cycle_loop.observers.lines import LineWriter  # noqa: PLC0415
+
     with suppress(OSError):  # where nobody listens any more, the exit code still tells
-        click.echo(f"run-cycle-loop: {_redacted(sentence)}", err=True)
+        LineWriter(sys.stderr).write(f"run-cycle-loop: {printable(_redacted(sentence))}")
     return code
 
 

@@ -1,6 +1,7 @@
 """``run``: the loop itself, and its dry run."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ class RunCommand(SettingsCommand):
             args = args[:cut]
             if not ctx.meta[__name__]:
                 raise click.UsageError("there is no command behind --; name one", ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if error.message.startswith("Got unexpected extra argument"):
+                raise click.UsageError(
+                    "put -- before the cycle's command: run-cycle-loop run -- COMMAND", ctx
+                ) from None
+            raise
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The usage line names what may follow."""
@@ -59,7 +67,8 @@ def run(ctx: click.Context, flags: dict[str, Any]) -> int:
 def _warn_of_unknown_variables() -> None:
     for name, meant in unknown_variables(os.environ):
         hint = f"; did you mean {meant}?" if meant else ""
-        click.echo(f"run-cycle-loop: warning: variable {name} sets nothing{hint}", err=True)
+        with suppress(OSError):  # a warning that nobody reads is no reason not to run
+            click.echo(f"run-cycle-loop: warning: variable {name} sets nothing{hint}", err=True)
 
 
 def _dry_run(resolved: Resolved) -> int:

@@ -1,24 +1,17 @@
 """``stop``, ``resume`` and ``trigger``: what an operator tells a running loop."""
 
-import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import click
 
 from run_cycle_loop.app import Paths
+from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
-from run_cycle_loop.config.settings import Settings
-from run_cycle_loop.config.sources import resolve
 from run_cycle_loop.controls import lock, stop_file
 from run_cycle_loop.kit import process_tree
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.errors import RunCycleLoopError, StateError
-
-
-def _settings(flags: dict[str, Any]) -> Settings:
-    return resolve(flags, os.environ, Path.cwd(), cycle_files=False).settings
 
 
 @click.command(cls=SettingsCommand)
@@ -26,7 +19,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 @options
 def stop(flags: dict[str, Any], *, now: bool) -> int:
     """Engage the kill switch: the loop stops and stays stopped until `resume`."""
-    settings = _settings(flags)
+    settings = settings_for_looking(flags)
     path = settings.stop_file
     try:
         stop_file.engage(path, now=now)
@@ -46,7 +39,7 @@ def stop(flags: dict[str, Any], *, now: bool) -> int:
 @options
 def resume(flags: dict[str, Any]) -> int:
     """Release the kill switch. A loop that it stopped is started again by you, or by systemd."""
-    path = _settings(flags).stop_file
+    path = settings_for_looking(flags).stop_file
     try:
         found = stop_file.disengage(path)
     except OSError as error:
@@ -59,7 +52,7 @@ def resume(flags: dict[str, Any]) -> int:
 @options
 def trigger(flags: dict[str, Any]) -> int:
     """Start the next cycle now: whatever the loop waits for, it waits no longer."""
-    path = Paths.of(_settings(flags)).lock
+    path = Paths.of(settings_for_looking(flags)).lock
     running = lock.holder(path)
     if running is None or not process_tree.send(ProcessId(running.pid, running.start_ticks), signal.SIGUSR1):
         raise RunCycleLoopError(f"no loop runs here, by {path}; start one with `run-cycle-loop run --continuous`")

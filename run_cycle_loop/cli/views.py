@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from run_cycle_loop.app import Paths
+from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.config.sources import resolve
-from run_cycle_loop.controls import stop_file
+from run_cycle_loop.controls import lock, stop_file
 from run_cycle_loop.kit import process_table
 from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.kit.process_table import ProcessId
@@ -31,10 +32,6 @@ from run_cycle_loop.stores.history import JsonlHistory
 from run_cycle_loop.stores.snapshot import LatestJson
 
 _ROWS = 20  #: of the history, where nothing narrows it
-
-
-def _settings(flags: dict[str, Any]) -> Settings:
-    return resolve(flags, os.environ, Path.cwd(), cycle_files=False).settings
 
 
 def _style() -> Style:
@@ -55,7 +52,7 @@ def _now() -> datetime:
 @options
 def status(flags: dict[str, Any], *, as_json: bool) -> int:
     """Show on one screen what the loop does and how it went."""
-    settings = _settings(flags)
+    settings = settings_for_looking(flags)
     found = status_view.status(
         _snapshot(settings),
         JsonlHistory(settings.history_path),
@@ -71,12 +68,15 @@ def status(flags: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _snapshot(settings: Settings) -> LoopSnapshot | None:
-    path = Paths.of(settings).latest
+    paths = Paths.of(settings)
     try:
-        return LatestJson(path).read()
+        found = LatestJson(paths.latest).read()
     except ValueError as error:
-        click.echo(f"warning: {path} is damaged ({error}); the next start rebuilds it from the history", err=True)
+        click.echo(f"warning: {paths.latest} is damaged ({error}); the next start rebuilds it", err=True)
         return None
+    if found is None and (running := lock.holder(paths.lock)) is not None:
+        click.echo(f"warning: a loop runs (pid {running.pid}) without a {paths.latest}; give --log-dir too", err=True)
+    return found
 
 
 def _is_alive(identity: SupervisorIdentity) -> bool:
@@ -106,7 +106,7 @@ def history(
     if tail is None and start is None:
         tail = _ROWS
     records = history_view.select(
-        JsonlHistory(_settings(flags).history_path),
+        JsonlHistory(settings_for_looking(flags).history_path),
         tail=tail or None,
         outcomes=tuple(Outcome(word) for word in outcomes),
         since=start,
@@ -130,7 +130,7 @@ def _moment(text: str) -> datetime:
         pass
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is neither a duration like 24h nor a time like 2026-01-31T08:00", param_hint="--since"
         ) from None
@@ -142,7 +142,7 @@ def _moment(text: str) -> datetime:
 @options
 def logs(flags: dict[str, Any], cycle: str, *, follow: bool) -> int:
     """Print a cycle's log: CYCLE is a number, an id, or `latest`."""
-    settings = _settings(flags)
+    settings = settings_for_looking(flags)
     path = logs_view.find_log(settings.log_dir, cycle, JsonlHistory(settings.history_path))
     if path is None and not (follow and cycle == logs_view.LATEST):
         raise RunCycleLoopError(

@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
     if len(content) > LARGEST:
         raise ValueError("is larger than 1 MiB; name a smaller file")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # some editors put a byte order mark before the first line
     except UnicodeDecodeError as error:
         raise ValueError(f"is not valid UTF-8 at byte {error.start}; save it as UTF-8") from None
 

@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from run_cycle_loop.kit.durations import format_duration, parse_duration, parse_size
+from run_cycle_loop.kit.durations import format_duration, parse_duration, parse_number, parse_size
 from run_cycle_loop.kit.printable import printable
 
 T = TypeVar("T")
@@ -140,8 +140,8 @@ def checked_prose(text: str) -> str:
     return text
 
 
-def path(*, metavar: str = "PATH") -> Kind[Path]:
-    """A path, kept as it was written; a relative one counts from the working directory."""
+def path(*, metavar: str = "PATH", named: bool = False) -> Kind[Path]:
+    """A path, kept as it was written; a relative one counts from the working directory. ``named``: not ``/`` or ``.``."""
 
     def parse(text: str) -> Path:
         if _one_line_only(_utf8(text)).startswith("~"):
@@ -150,6 +150,8 @@ def path(*, metavar: str = "PATH") -> Kind[Path]:
             raise ValueError("has a name of more than 255 bytes in it; write shorter names")
         if len(text.encode()) > 4095:  # PATH_MAX, without its NUL
             raise ValueError("is longer than 4095 bytes; write a shorter path")
+        if named and Path(text).name in {"", ".."}:
+            raise ValueError("is a folder; name a file in it")
         return Path(text)
 
     return Kind(noun="a path", metavar=metavar, parse=parse, show=lambda value: printable(str(value)), longest=4095)
@@ -202,7 +204,7 @@ def number(*, least: float, most: float) -> Kind[float]:
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = parse_number(text)
         except ValueError:
             raise ValueError(f"is no number; write {bounds}") from None
         if not isfinite(value) or not least <= value <= most:

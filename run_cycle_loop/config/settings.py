@@ -97,7 +97,7 @@ class Settings:
     while_: str | None = setting(
         Group.LOOP,
         kinds.optional(kinds.line(metavar="EXPR")),
-        "Go on only while this CEL expression over iteration.* is true.",
+        "Go on while this CEL expression over iteration.* is true; alone it is the only limit.",
         default=None,
     )
 
@@ -118,7 +118,7 @@ class Settings:
 
     stop_file: Path = following(
         Group.CONTROLS,
-        kinds.path(),
+        kinds.path(named=True),
         "Kill switch: the loop stops while anything is at this path.",
         default_text="STATE_DIR/run_cycle.stop",
         restart=True,
@@ -197,7 +197,7 @@ class Settings:
     )
     history_path: Path = following(
         Group.STATE,
-        kinds.path(),
+        kinds.path(named=True),
         "The record of all cycles, one line each.",
         default_text="STATE_DIR/run_cycle_history.jsonl",
         restart=True,

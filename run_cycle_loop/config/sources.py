@@ -108,9 +108,14 @@ def resolve(
     path = _config_file(stated, cwd)
     given = _from_systemd(env) | (_from_file(path, cwd, stated.get("config")) if path else {}) | stated
     _let_higher_win(given)
+    if "RUN_CYCLE_ID" in env:
+        _leave_outer_history(given)
     values = {name: item.value() for name, item in given.items()} | {"config": path}
     origins = dict.fromkeys(OPTIONS, DEFAULT) | {name: item.origin for name, item in given.items()}
     _join_continuous(values, origins, given)
+    if values.get("while_") and origins["iterations"] is DEFAULT:
+        # One iteration would be over before the condition is ever asked.
+        values["iterations"], origins["iterations"] = 0, origins["while_"]
     if "prereq_script" not in given and os.path.lexists(cwd / DEFAULT_PREREQ_SCRIPT):
         values["prereq_script"] = DEFAULT_PREREQ_SCRIPT
     settings = Settings.of(**values)
@@ -124,8 +129,10 @@ def require_cycle(settings: Settings) -> None:
     """See that there is something to run.
 
     Raises:
-        ConfigError: no command was given and the cycle script is not there.
+        ConfigError: no command was given and the cycle script is not there, or the command's first word is blank.
     """
+    if settings.command and not settings.command[0].strip():
+        raise ConfigError(f"the command's first word is {quoted(settings.command[0])}; name a program")
     if not settings.command and not os.path.lexists(settings.cycle_script):
         raise ConfigError(
             f"there is no cycle to run: {quoted(str(settings.cycle_script))} does not exist and no command was given; "
@@ -221,6 +228,13 @@ def _let_higher_win(given: dict[str, _Given]) -> None:
     for word, replaced_by in (("command", "cycle_script"), ("goal_file", "goal")):
         if word in given and replaced_by in given and given[replaced_by].origin.source > given[word].origin.source:
             del given[word]
+
+
+def _leave_outer_history(given: dict[str, _Given]) -> None:
+    """Inside of a cycle the variable names the outer loop's history: not that of a loop with a state of its own."""
+    history, state = given.get("history_path"), given.get("state_dir")
+    if history and state and state.origin.source > history.origin.source is Source.VARIABLE:
+        del given["history_path"]
 
 
 def _join_continuous(values: dict[str, Any], origins: dict[str, Origin], given: Mapping[str, _Given]) -> None:

@@ -1,16 +1,15 @@
 """One instance per state directory, by a kernel lock that dies with its holder."""
 
-import contextlib
 import fcntl
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from run_cycle_loop.kit import files, process_table
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.errors import AlreadyRunning, StateError
-from run_cycle_loop.model.records import SupervisorIdentity
+from run_cycle_loop.model.records import SupervisorIdentity, identity_of
 
 _LARGEST = 4096
 
@@ -74,9 +73,8 @@ class InstanceLock:
 def last_holder(path: Path) -> SupervisorIdentity | None:
     """Who wrote the lock file last, alive or not."""
     try:
-        value = json.loads(files.read_bounded(path, _LARGEST))
-        return SupervisorIdentity(**{item.name: value[item.name] for item in fields(SupervisorIdentity)})
-    except (OSError, ValueError, KeyError, TypeError):
+        return identity_of(json.loads(files.read_bounded(path, _LARGEST)))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -85,10 +83,7 @@ def holder(path: Path) -> SupervisorIdentity | None:
     found = last_holder(path)
     if found is None or found.boot_id != process_table.boot_id():
         return None
-    with contextlib.suppress(TypeError):
-        if process_table.is_alive(ProcessId(found.pid, found.start_ticks)):
-            return found
-    return None
+    return found if process_table.is_alive(ProcessId(found.pid, found.start_ticks)) else None
 
 
 def _who(path: Path) -> str:

@@ -36,7 +36,7 @@ class StopControl:
         self._on_request: Callable[[StopRequest], None] = _nobody
         self._poll = select.epoll()
         self._poll.register(inbox.fileno(), select.EPOLLIN)
-        self._watch = inotify.watch_folder(stop_file.path.parent) if watch else None
+        self._watch = stop_file.watch() if watch else None
         if self._watch is not None:
             self._poll.register(self._watch, select.EPOLLIN)
 
@@ -112,7 +112,8 @@ class StopControl:
         elif self._looked_at - self._answered_at > _DOUBT:
             self._ask(StopReason.STOP_FILE, Urgency.AFTER_CYCLE, f"stop-file {self._stop_file.path} cannot be seen")
         if isinstance(sight.value, Urgency):
-            self._ask(StopReason.STOP_FILE, sight.value, f"stop-file {self._stop_file.path} is present")
+            detail = f"stop-file {self._stop_file.path} was in place; `run-cycle-loop resume` removes it"
+            self._ask(StopReason.STOP_FILE, sight.value, detail)
 
     def _in_doubt(self) -> bool:
         return self._looked_at != self._answered_at

@@ -5,15 +5,21 @@ The file is never opened. A dangling link, a FIFO, a folder, a loop of links, an
 
 import os
 import queue
+import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
-from run_cycle_loop.kit import files
+from run_cycle_loop.kit import files, inotify
 from run_cycle_loop.model.enums import Urgency
+from run_cycle_loop.model.errors import ConfigError
 
 _NOW_SUFFIX = ".now"
+_PATIENCE = 0.2  #: seconds for a file system to say what it is
+_T = TypeVar("_T")
 
 
 class Sight(Enum):
@@ -50,7 +56,7 @@ class StopFile:
         self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Sight] = queue.SimpleQueue()
         self._asked = False
-        self._at_once = _is_on_a_disk(path.parent)
+        self._at_once = _in_time(lambda: _is_on_a_disk(path.parent)) or False
         if not self._at_once:
             threading.Thread(target=self._watch, name="stop-file", daemon=True).start()
 
@@ -63,6 +69,10 @@ class StopFile:
         if is_present(self._now_path):
             return Sight.NOW
         return Sight.AFTER_CYCLE if is_present(self.path) else Sight.ABSENT
+
+    def watch(self) -> int | None:
+        """A descriptor that turns readable when a name appears beside the path; None where there is none to be had."""
+        return _in_time(lambda: inotify.watch_folder(self.path.parent))
 
     def look(self, patience: float) -> Sight:
         """Look now; UNKNOWN when the file system took longer than ``patience`` seconds to answer."""
@@ -77,6 +87,15 @@ class StopFile:
             return Sight.UNKNOWN
         self._asked = False
         return sight
+
+
+def _in_time(question: Callable[[], _T]) -> _T | None:
+    """The answer, or None where it does not come soon: a mount may hang before the loop begins."""
+    answers: queue.SimpleQueue[_T] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(question()), daemon=True).start()
+    with suppress(queue.Empty):
+        return answers.get(timeout=_PATIENCE)
+    return None
 
 
 def _is_on_a_disk(folder: Path) -> bool:
@@ -103,11 +122,19 @@ def disengage(path: Path) -> bool:
     """Remove the kill switch; whether there was one.
 
     Raises:
+        ConfigError: it is a device such as ``/dev/null``.
         OSError: it could not be removed.
     """
     found = False
     for target in (path, now_path(path)):
         with suppress(FileNotFoundError):
+            _spare_device(target)
             target.unlink()
             found = True
     return found
+
+
+def _spare_device(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ConfigError(f"stop-file {path} is a device, which is not to be removed; name another --stop-file")

@@ -3,6 +3,7 @@
 ``systemd/run-cycle-loop.crontab`` is a rendering of the defaults.
 """
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from run_cycle_loop.model.errors import ConfigError
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _NICKNAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
-_PART = re.compile(r"(?P<first>\*|\d+)(?:-(?P<last>\d+))?(?:/(?P<step>\d+))?")
+_PART = re.compile(r"(?P<first>\*|\d+)(?:-(?P<last>\d+))?(?:/(?P<step>\d+))?", re.ASCII)
+_LONGEST_PART = 20  #: characters; none that cron takes is longer
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 
 
@@ -86,7 +88,7 @@ def _is_field(field: str, bounds: tuple[int, int]) -> bool:
 
 def _is_part(part: str, bounds: tuple[int, int]) -> bool:
     match = _PART.fullmatch(part)
-    if match is None or (match["first"] == "*" and match["last"] is not None):
+    if len(part) > _LONGEST_PART or match is None or (match["first"] == "*" and match["last"] is not None):
         return False
     numbers = [int(match[name]) for name in ("first", "last") if match[name] not in {None, "*"}]
     within = all(bounds[0] <= number <= bounds[1] for number in numbers)
@@ -117,7 +119,7 @@ def block_of(crontab: str, workdir: Path) -> str | None:
     """The block for this working directory, as it stands in a crontab.
 
     Raises:
-        ConfigError: its end is missing.
+        ConfigError: its end is missing, or its beginning stands there twice.
     """
     span = _span(crontab.splitlines(keepends=True), workdir)
     return None if span is None else "".join(crontab.splitlines(keepends=True)[span[0] : span[1]])
@@ -141,7 +143,10 @@ def _span(lines: list[str], workdir: Path) -> tuple[int, int] | None:
     start = bare.index(begin)
     if end not in bare[start:]:
         raise ConfigError(f"the crontab has {begin!r} without its end: add the line {end!r} behind our line")
-    return start, bare.index(end, start) + 1
+    stop = bare.index(end, start)
+    if begin in bare[start + 1 : stop]:
+        raise ConfigError(f"the crontab has {begin!r} twice before its end: take out the one that is not ours")
+    return start, stop + 1
 
 
 class SystemCrontab:
@@ -175,10 +180,14 @@ class SystemCrontab:
 
     def _run(self, argument: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(
-                [*self._command, argument], input=stdin, capture_output=True, text=True, timeout=30, check=False
+            done = subprocess.run(
+                [*self._command, argument], input=os.fsencode(stdin), capture_output=True, timeout=30, check=False
             )
         except OSError as error:
             raise ConfigError(f"cannot run crontab ({error.strerror}): install cron, or use --print") from error
         except subprocess.TimeoutExpired as error:
             raise ConfigError("crontab did not answer within 30 s: look for a hung cron, or use --print") from error
+        # Not as text: other people's lines go back as they came, whatever their encoding and line ends.
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+        )

@@ -42,9 +42,11 @@ def compare(placement: Placement) -> Comparison:
     """Look, without touching anything.
 
     Raises:
-        ConfigError: what is there cannot be read.
+        ConfigError: what is there cannot be read; a FIFO is not even opened.
     """
     try:
+        if placement.path.exists() and not placement.path.is_file():
+            raise ConfigError(f"{placement.path} is no regular file: move it away")
         present = placement.path.read_text()
     except FileNotFoundError:
         return Comparison(placement=placement, verdict=Verdict.CREATE)

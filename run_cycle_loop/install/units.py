@@ -56,7 +56,7 @@ class UnitSettings:
 
 def unit_name(instance: str | None = None) -> str:
     """The unit to start: ``run-cycle-loop.service`` or ``run-cycle-loop@INSTANCE.service``."""
-    return f"{NAME}@{checked_name(instance, 'instance')}.service" if instance else f"{NAME}.service"
+    return f"{NAME}@{checked_name(instance, 'instance')}.service" if instance is not None else f"{NAME}.service"
 
 
 def unit_file(*, template: bool) -> str:
@@ -66,7 +66,7 @@ def unit_file(*, template: bool) -> str:
 
 def environment_file(instance: str | None = None) -> str:
     """The name of the environment file that is an instance's own, or of the one that all share."""
-    return f"{checked_name(instance, 'instance') if instance else NAME}.env"
+    return f"{checked_name(instance, 'instance') if instance is not None else NAME}.env"
 
 
 def render_unit(settings: UnitSettings | None = None, *, template: bool = False) -> str:
@@ -103,8 +103,10 @@ def checked_name(name: str, what: str) -> str:
 
 
 def _check_path(path: PurePath) -> None:
-    if not path.is_absolute() or not str(path).isprintable():
-        raise ConfigError(f"{str(path)!r} cannot stand in a unit file: give an absolute path of printable characters")
+    if not path.is_absolute() or not str(path).isprintable() or str(path).endswith("\\"):
+        raise ConfigError(
+            f"{str(path)!r} cannot stand in a unit file: give an absolute, printable path without \\ at its end"
+        )
 
 
 def _check_visible(path: PurePath) -> None:

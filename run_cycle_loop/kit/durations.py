@@ -4,12 +4,23 @@ import math
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_SIZE = re.compile(r"(\d+)\s*(|k|m|g|ki|mi|gi)b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*(|k|m|g|ki|mi|gi)b?", re.IGNORECASE)
 
 #: Ten years: beyond it a duration is a slip of the pen, and timers overflow.
 LONGEST = 3650 * 86400.0
+
+
+def parse_number(text: str) -> float:
+    """The number that a text says; Python's own reader also takes ``1_000`` and the digits of other scripts.
+
+    Raises:
+        ValueError: no number.
+    """
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is no number: write one such as 3 or 0.5")
+    return float(text)
 
 
 def parse_duration(text: str) -> float:
@@ -20,7 +31,7 @@ def parse_duration(text: str) -> float:
     """
     word = text.strip().lower()
     try:
-        seconds = float(word)
+        seconds = parse_number(word)
     except ValueError:
         parts = _PART.findall(word)
         if not parts or "".join(number + unit for number, unit in parts) != word:

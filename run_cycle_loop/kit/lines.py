@@ -20,11 +20,13 @@ def newest_first(descriptor: int, end: int | None = None) -> Iterator[bytes]:
         block = os.pread(descriptor, position - start, start) + rest
         position = start
         lines = block.split(b"\n")
-        rest = lines[0] if len(lines[0]) <= _LONGEST else b""
         for line in reversed(lines[1:]):
             if complete:
                 yield line
             complete = True  # what followed the last newline was the incomplete tail
+        rest = lines[0]
+        if not complete or len(rest) > _LONGEST:
+            rest, complete = b"", False  # of a line that is passed over, nothing needs to be kept
     if complete and rest:
         yield rest
 

@@ -7,6 +7,7 @@ grandchild escapes (prctl(2), PR_SET_CHILD_SUBREAPER). What leaves the tree thro
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -17,7 +18,9 @@ from run_cycle_loop.kit import process_table
 from run_cycle_loop.kit.process_table import ProcessId, Stat
 
 _PR_SET_CHILD_SUBREAPER = 36
+_NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSYS})
 _FREEZE_AFTER = 3  #: sweeps of KILL; what still grows then outruns them and is stopped first
+_LOOKS = 3  #: empty lists that are believed while there still are children, zombies or of somebody else's making
 _KILL_PATIENCE = 5.0  #: seconds for the kernel to carry out KILL; beyond them a process is unkillable
 
 
@@ -31,8 +34,8 @@ def send(process: ProcessId, number: int) -> bool:
     """Signal exactly this process, never one that took over its pid."""
     try:
         handle = os.pidfd_open(process.pid)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _NO_HANDLES and _send_unpinned(process, number)
     try:
         # The handle pins whoever has the pid now; only then is it safe to ask who that is.
         if process_table.identify(process.pid) != process:
@@ -43,6 +46,15 @@ def send(process: ProcessId, number: int) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def _send_unpinned(process: ProcessId, number: int) -> bool:
+    """The same where no handle is to be had: a look right before is then the best there is."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if process_table.identify(process.pid) == process:
+            os.kill(process.pid, number)
+            return True
+    return False
 
 
 class ProcessTree:
@@ -61,7 +73,16 @@ class ProcessTree:
         return _is_childless() or not self.living()
 
     def living(self) -> list[ProcessId]:
-        """The living descendants, parents before children."""
+        """The living descendants, parents before children; zombies that are ours are reaped on the way."""
+        for _ in range(_LOOKS):
+            found = self._listed()
+            self.reap_orphans()
+            if found or _is_childless():
+                return found
+        return []
+
+    def _listed(self) -> list[ProcessId]:
+        """What one walk finds; among processes that fork and exit meanwhile it can miss some (proc(5), children)."""
         found = []
         pending = [pid for pid in process_table.children(self._root) if pid not in self._strangers]
         for pid in pending:
@@ -80,6 +101,14 @@ class ProcessTree:
         if zombie.parent == self._root and zombie.id.pid != self.leader:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(zombie.id.pid, os.WNOHANG)
+
+    def reap_orphans(self) -> None:
+        """Take away the adopted orphans that have ended, lest a long cycle fill the machine's process table."""
+        with contextlib.suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid == self.leader:
+                    return
+                os.waitpid(found.si_pid, os.WNOHANG)
 
     def terminate(self) -> None:
         """Ask every descendant to end; a stopped one is woken to hear it."""
@@ -152,6 +181,8 @@ def marked(mark: bytes, *, leader: ProcessId | None, pipes: Iterable[int]) -> li
         pipes: inodes of the pipes that the cycle wrote to.
     """
     own = os.getpid()
+    if leader is not None and (holder := process_table.stat(leader.pid)) is not None and holder.id != leader:
+        leader = None  # a stranger has its pid by now, and a pid is given anew only when its session, too, has ended
     table = {found.id.pid: found for found in process_table.every() if found.id.pid != own and not found.is_zombie}
     wanted = frozenset(pipes)
     known = {pid for pid, found in table.items() if _is_marked(found, mark, leader, wanted)}

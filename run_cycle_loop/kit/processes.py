@@ -128,19 +128,24 @@ def supervise(
         LaunchError: the command could not be started.
     """
     tree = ProcessTree()
-    with contextlib.ExitStack() as stack:
-        pipes = {name: _Pipe(name, stack) for name in ("stdout", "stderr")}
-        pid = _spawn(argv, env, pipes)
-        started = time.monotonic()
-        tree.leader = pid
-        child = _Child(pid, tree, limits, started, stack)
-        watch = _Watch(child, pipes, output, pulse, stack)
-        if launched is not None:
-            inodes = tuple(pipe.inode for pipe in pipes.values())
-            identity = process_table.stat(pid)
-            ticks = None if identity is None else identity.id.start_ticks
-            launched(Launched(pid=pid, start_ticks=ticks, pipe_inodes=inodes))
-        return watch.to_the_end()
+    try:
+        with contextlib.ExitStack() as stack:
+            pipes = {name: _Pipe(name, stack) for name in ("stdout", "stderr")}
+            pid = _spawn(argv, env, pipes)
+            started = time.monotonic()
+            tree.leader = pid
+            child = _Child(pid, tree, limits, started, stack)
+            watch = _Watch(child, tree, pipes, output, pulse, stack)
+            if launched is not None:
+                inodes = tuple(pipe.inode for pipe in pipes.values())
+                identity = process_table.stat(pid)
+                ticks = None if identity is None else identity.id.start_ticks
+                launched(Launched(pid=pid, start_ticks=ticks, pipe_inodes=inodes))
+            return watch.to_the_end()
+    except BaseException:
+        if tree.leader is not None:
+            tree.kill()  # whatever went wrong (no descriptor left, say): nobody watches this child any more
+        raise
 
 
 class _Pipe:
@@ -296,12 +301,15 @@ class _Watch:
     def __init__(
         self,
         child: _Child,
+        tree: ProcessTree,
         pipes: Mapping[str, _Pipe],
         output: Callable[[str, memoryview], None],
         pulse: Pulse | None,
         stack: contextlib.ExitStack,
     ) -> None:
         self._child = child
+        self._tree = tree
+        self._reaped_at = child.started
         self._output = output
         self._pulse = pulse
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -337,14 +345,19 @@ class _Watch:
     def _attend(self, wake_at: float) -> None:
         """Wait for the next event, a quarter of a second at most, and take what came."""
         timeout = max(0.0, min(wake_at - time.monotonic(), _BEAT))
-        for key, _ in self._selector.select(timeout):
+        events = self._selector.select(timeout)
+        for key, _ in events:
             if isinstance(key.data, _Pipe):
                 self._pump(key.data)
             elif key.data is self._child:
                 self._selector.unregister(self._child.pidfd)
                 self._child.exit_seen = True
-        if self._child.exit_seen:
+        if self._child.exit_seen or not events:
+            # Not only where the pidfd said so: a wait that SIGSTOP cut short comes back empty past its deadline.
             self._child.collect()
+        if (now := time.monotonic()) - self._reaped_at >= _BEAT:
+            self._reaped_at = now
+            self._tree.reap_orphans()
 
     def _pump(self, pipe: _Pipe) -> int:
         """Pass one bufferful on; 0 at the end of the stream or where nothing waits."""

@@ -149,7 +149,7 @@ class CycleRecord:
         except ValueError as error:
             raise ValueError(f"not a cycle record: {error}") from error
         known["status"] = outcome_of(line)
-        known["supervisor"] = _identity_of(line.get("supervisor"))
+        known["supervisor"] = identity_of(line.get("supervisor"))
         known["timestamp"] = known["timestamp"] or known["finished_at"]
         return cls(**known)
 
@@ -182,7 +182,8 @@ _ANCESTOR_WORDS = {
 }
 
 
-def _identity_of(value: object) -> SupervisorIdentity | None:
+def identity_of(value: object) -> SupervisorIdentity | None:
+    """Who a foreign JSON value names; None where it is no identity."""
     if not isinstance(value, dict):
         return None
     try:
@@ -319,7 +320,7 @@ class LoopSnapshot:
             last = value.get("last_cycle")
             known: dict[str, Any] = {
                 "state": LoopState(value["state"]),
-                "supervisor": _identity_of(value.get("supervisor")),
+                "supervisor": identity_of(value.get("supervisor")),
                 "cycle": RunningCycle.from_dict(reading.mapping_or_none(cycle) or {}) if cycle is not None else None,
                 "counts": counts,
                 "last_cycle": dict(last) if last is not None else None,

@@ -146,14 +146,14 @@ class LogObserver:
             case LoopState.STARTING:
                 self._log.info("loop.started", recorded_cycles=snapshot.seq)
             case LoopState.STOPPING if snapshot.cycle:
-                self._log.info("loop.stopping", finishing=snapshot.cycle.number)
+                self._log.info("loop.stopping", number=snapshot.cycle.number, note=snapshot.note or None)
             case _:
                 self._log.debug("loop.state", **facts)
 
     def cycle_finished(self, record: CycleRecord, snapshot: LoopSnapshot) -> None:
         """One line a cycle; a second one in the cycle at which its archive counts as stale, and only in that one."""
         say = self._log.info if record.status in _CALM else self._log.warning
-        say("cycle.finished", **_facts_of(record))
+        say("cycle.finished", **_facts_of(record, stopping=snapshot.state is LoopState.STOPPING))
         # A cycle of which no archive is expected carries the count along unchanged: it must not alert again.
         if self._stale_after and snapshot.stale_cycles == self._stale_after and record.archive_created is False:
             self._log.warning("artifact.stale", cycles=snapshot.stale_cycles, last_archive=snapshot.last_archive)
@@ -162,8 +162,8 @@ class LogObserver:
         """Not worth a line."""
 
 
-def _facts_of(record: CycleRecord) -> Mapping[str, Any]:
-    delay = record.next_delay_seconds
+def _facts_of(record: CycleRecord, *, stopping: bool) -> Mapping[str, Any]:
+    delay = None if stopping else record.next_delay_seconds
     return {
         "number": record.number,
         "outcome": str(record.status),
@@ -171,6 +171,11 @@ def _facts_of(record: CycleRecord) -> Mapping[str, Any]:
         "reason": record.reason or None,
         "consecutive_failures": record.consecutive_failures or None,
         "next": None if delay is None else format_duration(delay),
+        "stderr": _last_line(record.stderr_tail) if record.status not in _CALM else None,
         "log": record.log_path,
         "log_error": record.log_error,
     }
+
+
+def _last_line(text: str) -> str | None:
+    return text.strip().rpartition("\n")[2] or None

@@ -153,6 +153,13 @@ class TextfileMetrics:
     """Writes the metrics where node_exporter's textfile collector reads them: after each cycle, and at the end."""
 
     def __init__(self, path: Path, collector: LoopCollector) -> None:
+        """Write nothing yet.
+
+        Raises:
+            ConfigError: something else than a file stands there, such as the device ``/dev/stdout``.
+        """
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"metrics cannot be written to {path}, it is no file: choose another --metrics-textfile")
         self._path = path
         self._collector = collector
         self._registry = _registry_of(collector)

@@ -34,7 +34,7 @@ class Condition:
             import cel  # noqa: PLC0415
         except ImportError:
             raise ConfigError(
-                "--while needs the extra 'cel', which is not installed; pip install 'run-cycle-loop[cel]'"
+                "--while needs the extra 'cel', which is not installed; in the checkout, pip install '.[cel]'"
             ) from None
         try:
             self._program = cel.compile(expression)
@@ -57,7 +57,13 @@ class Condition:
         try:
             value = self._program.execute(context)
         except Exception as error:
-            raise ConditionError(f"--while {self.expression!r} failed: {' '.join(str(error).split())}") from error
+            raise ConditionError(f"--while {self.expression!r} failed: {_fault(error)}") from error
         if not isinstance(value, bool):
             raise ConditionError(f"--while {self.expression!r} gave {value!r}, neither true nor false")
         return value
+
+
+def _fault(error: Exception) -> str:
+    """The library's word for it in one line; its word for a missing field is the bare name."""
+    words = " ".join(str(error).split())
+    return f"there is no field {words}; guard it with has()" if isinstance(error, KeyError) else words

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, takewhile
+from math import isfinite
 from typing import Any
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
@@ -223,7 +224,7 @@ def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[_Row]:
     at = moment(last.get("finished_at"))
     outcome = str(last.get("status"))
     seconds = last.get("duration_seconds")
-    took = f" in {span(seconds)}" if isinstance(seconds, int | float) else ""
+    took = f" in {span(seconds)}" if isinstance(seconds, int | float) and isfinite(seconds) else ""
     when = f", {_ago(at, now)}" if at else ""
     colour = colour_of(Outcome(outcome)) if outcome in set(Outcome) else None
     yield "last cycle", f"{last.get('number')}  {outcome}{took}{when}", colour

@@ -2,7 +2,7 @@
 
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
@@ -87,7 +87,8 @@ def moment(text: object) -> datetime | None:
         found = datetime.fromisoformat(str(text))
     except ValueError:
         return None
-    return found if found.tzinfo else None
+    # The first and the last year cannot be told in every zone.
+    return found if found.tzinfo and MINYEAR < found.year < MAXYEAR else None
 
 
 def clock_time(at: datetime, now: datetime) -> str:

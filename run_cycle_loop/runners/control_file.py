@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,20 @@ def prepare(path: str) -> None:
 
 
 def take(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
-    """The payload, or None with the reason why it could not be taken; the file is removed once it was read."""
+    """The payload, or None with the reason why it could not be taken.
+
+    The file is removed once it was read; of those that were refused the last is kept, as ``refused`` beside it.
+    """
+    value, refusal = _read(path)
+    if refusal is None:
+        files.unlink_quietly(path)
+    else:
+        with suppress(OSError):
+            os.replace(path, os.path.join(os.path.dirname(path), "refused"))  # noqa: PTH105, PTH118, PTH120
+    return value, refusal
+
+
+def _read(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
     try:
         value = json.loads(files.read_bounded(path, _LARGEST))
         json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but the history's readers would not
@@ -40,7 +54,6 @@ def take(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
         return None, f"the control file is nested deeper than {_DEEPEST} levels"
     if not isinstance(value, dict):
         return None, f"the control file holds no JSON object but {type(value).__name__}"
-    files.unlink_quietly(path)
     return value, None
 
 

@@ -1,11 +1,12 @@
 """The folders that hold state: made for this user alone, refused where somebody else could forge what is in them."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 from run_cycle_loop.kit import files
-from run_cycle_loop.model.errors import ConfigError, StateError
+from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -39,3 +40,26 @@ def secure(path: Path) -> None:
         raise StateError(
             f"folder {path} cannot be closed to others: {error.strerror or error}; chmod go-w it"
         ) from error
+
+
+def claim(path: Path) -> int:
+    """Keep a folder of logs for this loop: two would join each other's logs and overwrite each other's ``latest.json``.
+
+    Returns the descriptor that holds it, until it is closed or the process ends.
+
+    Raises:
+        AlreadyRunning: another loop has claimed it.
+        StateError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StateError(f"folder {path} cannot be opened: {error.strerror or error}; chmod u+rwx it") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another loop keeps its logs in {path}; stop it, or choose another --log-dir") from None
+    except OSError:
+        pass  # a network file system without locks on folders: the instance lock has to do
+    return descriptor

@@ -4,6 +4,7 @@ A torn last line (power loss, a full disk) is moved to ``<history>.torn-<offset>
 a damaged line in the middle is left where it is and passed over by readers.
 """
 
+import fcntl
 import json
 import os
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from run_cycle_loop.kit import files, lines
 from run_cycle_loop.model.enums import Outcome
-from run_cycle_loop.model.errors import StateError
+from run_cycle_loop.model.errors import AlreadyRunning, StateError
 from run_cycle_loop.model.records import CycleRecord, outcome_of
 
 
@@ -86,11 +87,22 @@ class JsonlHistory:
         existed = os.path.lexists(self.path)
         descriptor = files.open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self._descriptor = descriptor
+        self._claim(descriptor)
         if existed:
             self._mend_tail(descriptor)
         else:
             files.sync_folder(self.path.parent)
         return descriptor
+
+    def _claim(self, descriptor: int) -> None:
+        """Refuse a second writer: a loop with another state directory may have been given the same history."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise AlreadyRunning(f"another loop writes {self.path}; stop it, or name another --history-path") from None
+        except OSError:
+            pass  # a network file system without locks: the instance lock has to do
 
     def _is_current(self, descriptor: int) -> bool:
         ours = os.fstat(descriptor)
@@ -104,6 +116,7 @@ class JsonlHistory:
         """Open the file and mend its tail, before anything is appended.
 
         Raises:
+            AlreadyRunning: another loop writes it.
             StateError: it cannot be opened for writing.
         """
         try:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
+from run_cycle_loop.model.enums import LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import ConfigError, StateError
 from run_cycle_loop.model.ports import Clock, CycleLogs, History, InFlight, StopToken, Waited
 from run_cycle_loop.model.records import (
@@ -74,10 +74,16 @@ class Supervisor:
         self._last: Outcome | None = None
         self._in_cycle = False
 
-    def hear(self, _request: StopRequest) -> None:
-        """A stop was asked: show that the current cycle is the last."""
-        if self._in_cycle:
-            self._board.enter(LoopState.STOPPING)
+    def hear(self, request: StopRequest) -> None:
+        """A stop was asked: show that the current cycle is the last, what becomes of it, and what more can be asked."""
+        if not self._in_cycle:
+            return
+        what = {
+            Urgency.AFTER_CYCLE: "after the current cycle; asked again, it is ended now",
+            Urgency.NOW: f"the cycle is ended: TERM, KILL after {self._plan.grace:g} s; asked again, it is killed",
+            Urgency.KILL: "the cycle is killed",
+        }[request.urgency]
+        self._board.enter(LoopState.STOPPING, note=f"{request.detail}: {what}")
 
     def run(self) -> Finish:
         """Run until there is a reason to stop.
@@ -187,6 +193,8 @@ class Supervisor:
                 clock=self._world.clock,
                 goal_check=goal_check,
             ).carry_out()
+            verdict = observed.verdict
+            log.note(f"{verdict.outcome}: {verdict.reason}")
         finally:
             self._in_cycle = False
             log.close()

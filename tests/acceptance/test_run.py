@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -120,6 +121,33 @@ def test_a_second_instance_leaves_with_75_and_names_the_first(place: Place) -> N
     assert found.returncode == 75
     assert f"pid {loop.pid} on " in found.stderr
     assert place.latest["supervisor"]["started_at"] in found.stderr
+
+
+@pytest.mark.parametrize("shared", ["--log-dir", "--history-path"])
+def test_a_loop_with_another_state_does_not_touch_the_logs_and_the_history_of_the_first(
+    place: Place, shared: str
+) -> None:
+    loop = place.start("--", *shell(HELD))
+    place.wait_for("begun")
+    there = {"--log-dir": "logs/run_cycle", "--history-path": "state/run_cycle_history.jsonl"}
+    own = {"--state-dir": "other", "--log-dir": "other-logs", shared: there[shared]}
+    before = place.wait_for_state("running")
+    found = place.run(*(word for item in own.items() for word in item), "--", "touch", "ran")
+    assert (found.returncode, found.stderr.count("\n")) == (75, 1)
+    assert f"another {shared}" in found.stderr
+    assert not place.has("ran")
+    assert place.latest == before
+    loop.send(signal.SIGTERM)
+    place.write("go", "")
+    assert loop.wait() == 0
+    assert place.outcomes == ["success"]
+
+
+def test_a_loop_inside_of_a_cycle_keeps_a_history_of_its_own(place: Place) -> None:
+    inner = [str(COMMAND), "run", "--state-dir", "inner", "--log-dir", "inner-logs", "--sleep", "0"]
+    assert place.run("--", *inner, "--iterations", "2", "--", "true").returncode == 0
+    assert place.outcomes == ["success"]
+    assert (place.path / "inner/run_cycle_history.jsonl").read_text().count("\n") == 2
 
 
 # What the cycle is
@@ -606,3 +634,22 @@ def test_a_reader_of_our_output_that_goes_away_ends_no_loop(place: Place) -> Non
     line = f"'{COMMAND}' run --iterations 3 --sleep 0 --metrics-stdout -- true | true"
     subprocess.run(["sh", "-c", line], cwd=place.path, env=place.env, check=True, capture_output=True, timeout=PATIENCE)
     assert place.outcomes == ["success"] * 3
+
+
+@pytest.mark.parametrize("args", [("--help",), ("status",), ("config", "show"), ("run", "--dry-run", "--", "true")])
+def test_output_that_nothing_takes_is_one_sentence(place: Place, args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        found = subprocess.run(
+            [COMMAND, *args], cwd=place.path, env=place.env, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert found.returncode == 74
+    assert found.stderr.decode().splitlines() == [
+        "run-cycle-loop: what was asked for cannot be written out: No space left on device; redirect it elsewhere"
+    ]
+
+
+@pytest.mark.parametrize("when", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "tomorrow", "-1h", ""])
+def test_a_time_that_is_none_is_one_sentence(place: Place, when: str) -> None:
+    found = place("history", "--since", when)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert f"{when!r} is neither a duration" in found.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.model.enums import Outcome
+from run_cycle_loop.model.errors import AlreadyRunning
 from run_cycle_loop.model.ports import History
 from run_cycle_loop.stores.history import JsonlHistory
 from run_cycle_loop.testing import InMemoryHistory, make_identity, make_record
@@ -56,3 +57,15 @@ def test_what_is_appended_while_somebody_reads_harms_nobody(history: History) ->
     first = next(reading)
     history.append(make_record(3))
     assert [first.number, *(record.number for record in reading)] == [2, 1]
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    first, second = (JsonlHistory(tmp_path / "history.jsonl") for _ in range(2))
+    first.prepare()
+    for write in (second.prepare, lambda: second.append(make_record(1))):
+        with pytest.raises(AlreadyRunning, match=r"another loop writes .*history\.jsonl.*--history-path"):
+            write()
+    first.close()
+    second.append(make_record(1))
+    assert len(list(first.records())) == 1
+    second.close()

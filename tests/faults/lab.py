@@ -83,7 +83,7 @@ class Loop:
         """As ``kill -9`` does."""
         self.killed = True
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
 
     def ended(self, seconds: float = PATIENCE) -> int:
         """The exit code, waited for."""

@@ -1,5 +1,6 @@
 """Signals in every phase, stopped and killed supervisors, streams that go away."""
 
+import json
 import os
 import random
 import signal
@@ -129,10 +130,10 @@ def test_a_stop_during_start_up_ends_it_with_0_or_by_the_signal_itself(lab: Lab)
 def test_many_stops_at_once_leave_no_process_and_one_record(lab: Lab) -> None:
     loop = lab.start("--continuous", cycle=(lab.script(f"{BEGUN}; sleep 60 & sleep 60"),))
     lab.await_file("begun")
-    for _ in range(500):
-        loop.send(signal.SIGTERM)
-        loop.send(signal.SIGUSR1)
-        loop.send(signal.SIGHUP)
+    until = time.monotonic() + 10
+    while loop.code is None and time.monotonic() < until:  # signals that wait for the same ear become one
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            loop.send(number)
     assert loop.ended(5) == 0
     assert lab.outcomes() == ["interrupted"]
 
@@ -237,7 +238,8 @@ def test_ignored_and_blocked_signals_are_not_inherited_from_the_caller(lab: Lab)
     loop = lab.start("--continuous", "--sleep", "1h", cycle=(shown,), prefix=prefix)
     lab.await_state("waiting")
     words = (lab.scratch / "status").read_text().split()
-    assert words[1::2] == ["0" * 16] * 2
+    glibc_own = 3 << 31  # 32 and 33, which nobody can set
+    assert [int(word, 16) & ~glibc_own for word in words[1::2]] == [0, 0]
     assert _stopped_within(loop, 2) == 0
     assert lab.outcomes() == ["success"]
 
@@ -265,8 +267,7 @@ def _sleepers() -> list[int]:
 
 def test_a_stranger_with_the_pid_of_a_lost_leader_is_spared(lab: Lab) -> None:
     """Its pid and session number are those of the leader, and it is younger: only its identity tells."""
-    import json  # noqa: PLC0415
-
+    lab.allowed.add("I5")  # the test makes the lost cycle up
     lab.run()
     stranger = subprocess.Popen(["sleep", "300"], start_new_session=True)
     try:

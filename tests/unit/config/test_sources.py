@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -92,6 +93,11 @@ class TestWhatACycleNeeds:
 
     def test_a_command_is_enough(self, tmp_path: Path) -> None:
         require_cycle(Settings.of(cycle_script=tmp_path / "missing.sh", command=("true",)))
+
+    def test_a_command_without_a_name_is_none(self) -> None:
+        for word in ("", "  "):
+            with pytest.raises(ConfigError, match=f"first word is '{word}'; name a program"):
+                require_cycle(Settings.of(command=(word, "x")))
 
     def test_a_script_is_enough(self, tmp_path: Path) -> None:
         (tmp_path / "here.sh").touch()
@@ -240,6 +246,10 @@ class TestFile:
         ):
             resolve({"config": "/proc/self/mem"}, {}, tmp_path)
 
+    def test_a_byte_order_mark_is_no_part_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "run-cycle-loop.toml").write_bytes(b"\xef\xbb\xbfsleep = 7\n")
+        assert resolve({}, {}, tmp_path).settings.sleep == 7
+
     def test_bytes_that_are_no_text_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "run-cycle-loop.toml").write_bytes(b"mode = '\xff'")
         with pytest.raises(ConfigError, match=r"^run-cycle-loop.toml is not valid UTF-8 at byte 8; save it as UTF-8$"):
@@ -297,3 +307,35 @@ def test_a_flag_that_does_not_exist_is_a_mistake_of_the_caller(tmp_path: Path) -
 def test_a_state_directory_with_wildcards_in_its_name_is_taken_literally(tmp_path: Path) -> None:
     settings = resolve({"state_dir": "loop[1]"}, {}, tmp_path).settings
     assert settings.archive_glob == "loop[[]1]/planner_digest_archives/planner_digests_*.jsonl.gz"
+
+
+class TestALoopInsideOfACycle:
+    OUTER: ClassVar[dict[str, str]] = {
+        "RUN_CYCLE_ID": "abc",
+        "RUN_CYCLE_STATE_DIR": "/outer",
+        "RUN_CYCLE_HISTORY_PATH": "/outer/run_cycle_history.jsonl",
+    }
+
+    def test_it_sees_the_outer_loop(self, tmp_path: Path) -> None:
+        settings = resolve({}, self.OUTER, tmp_path).settings
+        assert (settings.state_dir, settings.history_path) == (Path("/outer"), Path("/outer/run_cycle_history.jsonl"))
+
+    def test_with_a_state_of_its_own_it_has_a_history_of_its_own(self, tmp_path: Path) -> None:
+        settings = resolve({"state_dir": "inner"}, self.OUTER, tmp_path).settings
+        assert settings.history_path == Path("inner/run_cycle_history.jsonl")
+
+    def test_a_history_that_it_is_given_stays(self, tmp_path: Path) -> None:
+        settings = resolve({"state_dir": "inner", "history_path": "mine"}, self.OUTER, tmp_path).settings
+        assert settings.history_path == Path("mine")
+
+    def test_outside_of_a_cycle_the_variable_counts(self, tmp_path: Path) -> None:
+        env = {name: value for name, value in self.OUTER.items() if name != "RUN_CYCLE_ID"}
+        assert resolve({"state_dir": "inner"}, env, tmp_path).settings.history_path == Path(
+            "/outer/run_cycle_history.jsonl"
+        )
+
+
+@pytest.mark.parametrize(("flags", "iterations"), [({}, 0), ({"iterations": "3"}, 3)])
+def test_a_condition_alone_is_the_only_limit(flags: dict[str, str], iterations: int, tmp_path: Path) -> None:
+    resolved = resolve({"while_": "true", **flags}, {}, tmp_path, ("true",))
+    assert resolved.settings.iterations == iterations

@@ -140,3 +140,11 @@ def test_a_stranger_with_the_holders_pid_is_not_taken_for_it(lock: Locks, path: 
     lock(SupervisorIdentity(**known)).acquire()
     assert last_holder(path) is not None
     assert holder(path) is None
+
+
+@pytest.mark.parametrize("pid", ["1", "a\0b", [1], 1.0, True, -1, "../self"])
+def test_a_forged_pid_names_nobody(path: Path, pid: object) -> None:
+    path.parent.mkdir()
+    path.write_text(json.dumps(asdict(this_process()) | {"pid": pid}))
+    assert last_holder(path) is None
+    assert holder(path) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.controls.stop_file import Sight, StopFile, disengage, engage, is_present, now_path
+from run_cycle_loop.model.errors import ConfigError
 
 PATIENT = 10.0  #: seconds that a look may take in a test; it takes none
 
@@ -134,3 +135,10 @@ def test_to_disengage_removes_a_link_and_not_its_target(path: Path, tmp_path: Pa
     path.symlink_to(tmp_path / "victim")
     assert disengage(path)
     assert (tmp_path / "victim").exists()
+
+
+def test_a_device_is_a_kill_switch_that_nobody_removes() -> None:
+    assert is_present(Path("/dev/null"))
+    with pytest.raises(ConfigError, match="/dev/null is a device"):
+        disengage(Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()

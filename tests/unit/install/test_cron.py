@@ -1,8 +1,17 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from run_cycle_loop.install.cron import CronJob, block_of, check_schedule, render_block, schedule_of, with_block
+from run_cycle_loop.install.cron import (
+    CronJob,
+    SystemCrontab,
+    block_of,
+    check_schedule,
+    render_block,
+    schedule_of,
+    with_block,
+)
 from run_cycle_loop.model.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[3] / "systemd" / "run-cycle-loop.crontab"
@@ -99,3 +108,27 @@ def test_a_block_without_its_end_is_not_guessed_at() -> None:
     torn = "\n".join(render_block(CronJob()).splitlines()[:2])
     with pytest.raises(ConfigError, match="without its end"):
         with_block(torn, CronJob())
+
+
+def test_a_block_that_begins_twice_is_not_guessed_at() -> None:
+    begin, line, end = render_block(CronJob()).splitlines(keepends=True)
+    with pytest.raises(ConfigError, match="twice"):
+        with_block(begin + line + MAIL + begin + line + end, CronJob(schedule="@hourly"))
+
+
+@pytest.mark.parametrize("schedule", ["\u0663 * * * *", "9" * 5000 + " * * * *"])
+def test_digits_that_cron_does_not_read_are_refused(schedule: str) -> None:
+    with pytest.raises(ConfigError, match="five numeric fields"):
+        check_schedule(schedule)
+
+
+def test_the_lines_of_others_come_back_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = b"MAILTO=\xe9\r\n0 0 * * * true\n"
+    (tmp_path / "table").write_bytes(theirs)
+    program = tmp_path / "crontab"
+    program.write_text(f'#!/bin/sh\ncd {tmp_path}\nif [ "$1" = -l ]; then cat table; else cat >new; fi\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    crontab = SystemCrontab()
+    crontab.write(with_block(crontab.read(), CronJob()))
+    assert (tmp_path / "new").read_bytes() == theirs + render_block(CronJob()).encode()

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_not_even_force_touches_what_is_the_operators(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match=r"cannot read .*folder"):
+    with pytest.raises(ConfigError, match=r"folder is no regular file"):
         compare(Placement(path=tmp_path / "folder", text=""))
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot read .*file/unit"):
@@ -59,3 +60,11 @@ def test_what_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
     gone = compare(Placement(path=Path("/proc/1/unit"), text=""))
     with pytest.raises(ConfigError, match="cannot write /proc/1/unit"):
         place([gone], force=False)
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero"):
+        with pytest.raises(ConfigError, match=f"{name} is no regular file"):
+            compare(Placement(path=tmp_path / name, text=""))

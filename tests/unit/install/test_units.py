@@ -99,9 +99,9 @@ def test_odd_characters_of_a_path_mean_themselves() -> None:
     assert values(unit, "BindReadOnlyPaths") == ['"/home/ada/50%% \\"off\\"\\: $HOME"']
 
 
-@pytest.mark.parametrize("path", ["loop", "/opt/two\nlines", "/opt/\x1b[0m"])
+@pytest.mark.parametrize("path", ["loop", "/opt/two\nlines", "/opt/\x1b[0m", "/opt/goes on\\"])
 def test_a_path_that_a_unit_cannot_hold_is_refused(path: str) -> None:
-    with pytest.raises(ConfigError, match="absolute path of printable"):
+    with pytest.raises(ConfigError, match="absolute, printable path"):
         UnitSettings(workdir=Path(path))
 
 
@@ -114,6 +114,12 @@ def test_a_checkout_below_tmp_is_refused_because_the_service_has_its_own() -> No
 def test_a_name_that_a_unit_cannot_hold_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="user name"):
         UnitSettings(user=name)
+
+
+def test_an_instance_without_a_name_is_not_the_loop_without_instance() -> None:
+    for name_of in (unit_name, environment_file):
+        with pytest.raises(ConfigError, match="instance name"):
+            name_of("")
 
 
 def test_an_instance_has_its_unit_and_its_environment_file() -> None:

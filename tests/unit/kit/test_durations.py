@@ -24,7 +24,26 @@ def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "five", "5 m", "m", "5x", "1h-30m", "--5", "-1", "-5m", "nan", "inf", "-inf", "1e308", "3651d", "5m junk"],
+    [
+        *(
+            "",
+            "five",
+            "5 m",
+            "m",
+            "5x",
+            "1h-30m",
+            "--5",
+            "-1",
+            "-5m",
+            "nan",
+            "inf",
+            "-inf",
+            "1e308",
+            "3651d",
+            "5m junk",
+        ),
+        *("1_000", "\u0663", "\uff13", "\u0663s", "\u00b2", "1e999", "0x10", "5e", "."),
+    ],
 )
 def test_what_is_no_usable_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=r"no duration|no usable duration"):

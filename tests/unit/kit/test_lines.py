@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +75,13 @@ def test_a_line_beyond_all_measure_is_passed_over(path: Path, reader: int) -> No
 def test_a_torn_tail_is_found(path: Path, reader: int, content: bytes, torn: tuple[int, bytes]) -> None:
     path.write_bytes(content)
     assert lines.torn_tail(reader) == torn
+
+
+def test_a_line_beyond_all_measure_costs_its_length_and_no_more(path: Path, reader: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(200 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast\n")
+    before = time.process_time()
+    assert list(lines.newest_first(reader)) == [b"last"]
+    assert time.process_time() - before < 10  # kept and copied block by block it took minutes

@@ -53,3 +53,25 @@ def test_a_terminal_is_told_from_a_pipe() -> None:
     leader, follower = os.openpty()
     with os.fdopen(leader, "w"), os.fdopen(follower, "w") as terminal:
         assert LineWriter(terminal).isatty()
+
+
+@pytest.mark.parametrize("line", ["x" * 1000, "x" * 200_000])
+def test_a_terminal_that_nobody_reads_is_an_os_error_and_not_a_wait_for_ever(line: str) -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as terminal:
+        writer = LineWriter(terminal)
+
+        def fill() -> None:
+            for _ in range(1000):
+                writer.write(line)
+
+        with pytest.raises(BlockingIOError):
+            fill()
+
+
+def test_the_terminals_own_descriptor_stays_as_the_shell_set_it() -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb") as screen, os.fdopen(follower, "w") as terminal:
+        LineWriter(terminal).write("one")
+        assert os.get_blocking(terminal.fileno())
+        assert os.read(screen.fileno(), 100).strip() == b"one"

@@ -178,7 +178,13 @@ def test_a_planted_link_is_replaced_not_followed(
 
 
 def test_a_textfile_that_cannot_be_replaced_is_the_callers_to_count(tmp_path: Path, snapshot: Snapshots) -> None:
-    (tmp_path / "loop.prom").mkdir()
     textfile = TextfileMetrics(tmp_path / "loop.prom", LoopCollector("1"))
+    (tmp_path / "loop.prom").mkdir()
     with pytest.raises(IsADirectoryError):
         textfile.state_changed(snapshot(LoopState.STOPPED))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev", "/proc/self/fd"])
+def test_what_is_no_file_is_never_replaced_by_metrics(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{path}, it is no file"):
+        TextfileMetrics(Path(path), LoopCollector("1"))

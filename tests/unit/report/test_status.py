@@ -216,6 +216,12 @@ def test_nothing_foreign_can_drive_the_terminal(look: Look, running: LoopSnapsho
     assert not set(screen) & set("\x1b\x07\r\x08\u202e")
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "soon", None])
+def test_a_duration_that_is_none_is_left_out(look: Look, running: LoopSnapshot, seconds: object) -> None:
+    screen = shown(look(replace(running, last_cycle={"number": 6, "status": "success", "duration_seconds": seconds})))
+    assert "last cycle    6  success\n" in screen
+
+
 def test_colours_change_nothing_but_colours(look: Look, running: LoopSnapshot, record: Make) -> None:
     import click  # noqa: PLC0415 - loaded by the colours alone
 

@@ -59,6 +59,11 @@ def test_what_says_no_time_with_a_zone_is_no_time(text: object) -> None:
     assert moment(text) is None
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_not_every_zone_can_tell_is_no_time(text: str) -> None:
+    assert moment(text) is None
+
+
 def test_times_are_shown_in_the_readers_zone_with_a_date_where_it_is_another_day() -> None:
     now = datetime(2026, 5, 17, 1, 0, tzinfo=timezone(timedelta(hours=2)))
     assert clock_time(datetime(2026, 5, 16, 22, 30, tzinfo=UTC), now) == "00:30:00"

@@ -48,14 +48,15 @@ def test_a_payload_is_taken_once(path: Path) -> None:
         (b'"text"', "holds no JSON object but str"),
     ],
 )
-def test_what_is_no_object_is_left_for_whoever_wants_to_see_it(path: Path, content: bytes, why: str) -> None:
+def test_what_is_no_object_is_kept_for_whoever_wants_to_see_it(path: Path, content: bytes, why: str) -> None:
     control_file.prepare(str(path))
     path.write_bytes(content)
     value, error = control_file.take(str(path))
     assert value is None
     assert error is not None
     assert why in error
-    assert path.exists()
+    assert not path.exists()
+    assert path.with_name("refused").read_bytes() == content
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)

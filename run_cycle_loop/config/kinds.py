@@ -141,7 +141,7 @@ def checked_prose(text: str) -> str:
 
 
 def path(*, metavar: str = "PATH", named: bool = False) -> Kind[Path]:
-    """A path, kept as it was written; a relative one counts from the working directory. ``named``: not ``/`` or ``.``."""
+    """A path as it was written; a relative one counts from the working directory; ``named``: not ``/`` or ``.``."""
 
     def parse(text: str) -> Path:
         if _one_line_only(_utf8(text)).startswith("~"):

@@ -25,6 +25,7 @@ class Stat:
     id: ProcessId
     state: str  #: one letter; Z is a zombie, D an uninterruptible sleep
     parent: int
+    group: int
     session: int
 
     @property
@@ -50,7 +51,10 @@ def stat(pid: int) -> Stat | None:
         return None
     # The command's name may hold spaces and parentheses: the fields begin behind the last one.
     rest = line[line.rindex(b")") + 2 :].split()
-    return Stat(id=ProcessId(pid, int(rest[19])), state=chr(rest[0][0]), parent=int(rest[1]), session=int(rest[3]))
+    parent, group, session = map(int, rest[1:4])
+    return Stat(
+        id=ProcessId(pid, int(rest[19])), state=chr(rest[0][0]), parent=parent, group=group, session=session
+    )
 
 
 def _read(path: str) -> bytes:

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from run_cycle_loop.kit import process_table
 from run_cycle_loop.kit.process_table import ProcessId, Stat
@@ -20,7 +20,8 @@ from run_cycle_loop.kit.process_table import ProcessId, Stat
 _PR_SET_CHILD_SUBREAPER = 36
 _NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSYS})
 _FREEZE_AFTER = 3  #: sweeps of KILL; what still grows then outruns them and is stopped first
-_LOOKS = 3  #: empty lists that are believed while there still are children, zombies or of somebody else's making
+_LOOKS = 200  #: empty lists in a row that are believed although the kernel says that there are children
+_LOOKS_BESIDE_STRANGERS = 3  #: the same where those may be children from before
 _KILL_PATIENCE = 5.0  #: seconds for the kernel to carry out KILL; beyond them a process is unkillable
 
 
@@ -63,6 +64,8 @@ class ProcessTree:
     def __init__(self) -> None:
         self.leader: int | None = None  #: the pid whose exit status its supervisor collects
         self._root = os.getpid()
+        self._session = os.getsid(0)
+        self._groups: set[int] = set()  #: process groups of what the last walk found
         self._strangers: frozenset[int] = frozenset()
         if not _is_childless():
             self.living()  # takes the zombies away that we were handed while nobody looked (as PID 1 of a container)
@@ -74,7 +77,7 @@ class ProcessTree:
 
     def living(self) -> list[ProcessId]:
         """The living descendants, parents before children; zombies that are ours are reaped on the way."""
-        for _ in range(_LOOKS):
+        for _ in range(_LOOKS_BESIDE_STRANGERS if self._strangers else _LOOKS):
             found = self._listed()
             self.reap_orphans()
             if found or _is_childless():
@@ -84,11 +87,14 @@ class ProcessTree:
     def _listed(self) -> list[ProcessId]:
         """What one walk finds; among processes that fork and exit meanwhile it can miss some (proc(5), children)."""
         found = []
+        self._groups.clear()
         pending = [pid for pid in process_table.children(self._root) if pid not in self._strangers]
         for pid in pending:
             kin = process_table.stat(pid)
             if kin is None:
                 continue
+            if kin.session != self._session:
+                self._groups.add(kin.group)
             if kin.is_zombie:
                 self._reap(kin)
             else:
@@ -118,7 +124,7 @@ class ProcessTree:
 
     def kill(self) -> list[ProcessId]:
         """End every descendant; returns those that the kernel could not end in five seconds."""
-        return end_all(self.living)
+        return end_all(self.living, self._groups)
 
 
 def _is_childless() -> bool:
@@ -130,8 +136,12 @@ def _is_childless() -> bool:
     return False
 
 
-def end_all(living: Callable[[], list[ProcessId]]) -> list[ProcessId]:
-    """KILL whatever ``living()`` names until it names nothing; returns what is left after five seconds."""
+def end_all(living: Callable[[], list[ProcessId]], groups: Collection[int] = ()) -> list[ProcessId]:
+    """KILL whatever ``living()`` names until it names nothing; returns what is left after five seconds.
+
+    ``groups`` are the process groups of what it last named: a group is killed in one step, which a family whose members
+    fork and exit faster than they can be listed does not outrun.
+    """
     give_up = time.monotonic() + _KILL_PATIENCE
     sweep = 0
     while targets := living():
@@ -140,6 +150,9 @@ def end_all(living: Callable[[], list[ProcessId]]) -> list[ProcessId]:
         if sweep >= _FREEZE_AFTER:
             _freeze(living, give_up)
             targets = living()
+        for group in groups:
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
         for process in targets:
             send(process, signal.SIGKILL)
         if targets:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from run_cycle_loop import __version__
 from run_cycle_loop.config.files import read_goal
 from run_cycle_loop.config.reload import reloaded
-from run_cycle_loop.config.settings import Settings
+from run_cycle_loop.config.settings import OPTIONS, Settings
 from run_cycle_loop.controls.lock import InstanceLock
 from run_cycle_loop.controls.signals import SignalInbox
 from run_cycle_loop.controls.stop import StopControl
@@ -81,7 +81,10 @@ class Paths:
 
 def redactor_for(settings: Settings, environ: Mapping[str, str]) -> Redactor:
     """What takes the values of secret-looking variables out of everything we write or show."""
-    return Redactor.from_environment(environ, settings.secret_env)
+    # The name of the setting that lists patterns looks like a secret itself; what it lists are words of everyday.
+    listing = OPTIONS["secret_env"].variable
+    secrets = {name: value for name, value in environ.items() if name != listing}
+    return Redactor.from_environment(secrets, settings.secret_env)
 
 
 def plan_for(settings: Settings, environ: Mapping[str, str], pulse: Pulse | None) -> Plan:
@@ -255,7 +258,8 @@ def run_loop(settings: Settings, environ: Mapping[str, str], reread: Reread) -> 
         _refuse_second(snapshot, identity, paths.lock)
         if snapshot.note:
             warn(snapshot.note)
-        board = Board(snapshot, latest, _observers(settings, environ, loggers, clock), clock)
+        observers = _observers(settings, environ, loggers, clock)
+        board = Board(snapshot, latest, observers, clock, lambda said: log.warning("observer.failed", detail=said))
         world = World(
             clock=clock,
             stop=stop,

@@ -72,16 +72,41 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def copy_range(source: int, offset: int, length: int, target: Path) -> None:
+    """Copy a part of an open file to a new one, durably.
+
+    Raises:
+        OSError: it cannot be copied, or the target exists.
+    """
+    descriptor = os.open(target, _NEW_FILE, _PRIVATE)
+    try:
+        while length > 0 and (block := os.pread(source, min(length, 1 << 20), offset)):
+            write_all(descriptor, block)
+            offset, length = offset + len(block), length - len(block)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(target.parent)
+
+
 def open_regular(path: Path | str, flags: int, mode: int = _PRIVATE) -> int:
     """Open a regular file and nothing else: no link is followed, no FIFO waited for.
 
+    What has a second name is not opened for writing: it may be somebody else's file, linked here to be harmed.
+
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, is no regular file, or is to be written and has a second name.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    fault = None
+    if not stat.S_ISREG(found.st_mode):
+        fault = "not a regular file"
+    elif found.st_nlink > 1 and flags & os.O_ACCMODE != os.O_RDONLY:
+        fault = "it has a second name (a hard link), remove one"
+    if fault:
         os.close(descriptor)
-        raise OSError(None, "not a regular file", str(path))
+        raise OSError(None, fault, str(path))
     return descriptor
 
 

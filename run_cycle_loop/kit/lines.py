@@ -31,15 +31,13 @@ def newest_first(descriptor: int, end: int | None = None) -> Iterator[bytes]:
         yield rest
 
 
-def torn_tail(descriptor: int) -> tuple[int, bytes]:
-    """Where the incomplete last line begins, and its bytes (at most eight MiB of them)."""
-    size = os.fstat(descriptor).st_size
-    position = size
+def torn_tail(descriptor: int) -> int:
+    """Where the incomplete last line begins; the file's size where there is none."""
+    position = os.fstat(descriptor).st_size
     while position > 0:
         start = max(0, position - _BLOCK)
         newline = os.pread(descriptor, position - start, start).rfind(b"\n")
         if newline >= 0:
-            position = start + newline + 1
-            break
+            return start + newline + 1
         position = start
-    return position, os.pread(descriptor, min(size - position, _LONGEST), position)
+    return position

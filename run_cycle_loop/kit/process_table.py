@@ -52,9 +52,7 @@ def stat(pid: int) -> Stat | None:
     # The command's name may hold spaces and parentheses: the fields begin behind the last one.
     rest = line[line.rindex(b")") + 2 :].split()
     parent, group, session = map(int, rest[1:4])
-    return Stat(
-        id=ProcessId(pid, int(rest[19])), state=chr(rest[0][0]), parent=parent, group=group, session=session
-    )
+    return Stat(id=ProcessId(pid, int(rest[19])), state=chr(rest[0][0]), parent=parent, group=group, session=session)
 
 
 def _read(path: str) -> bytes:

@@ -353,7 +353,7 @@ class LoopSnapshot:
         finished_at = record.finished_at or record.timestamp
         return replace(
             self,
-            seq=record.number,
+            seq=max(self.seq, record.number),
             consecutive_failures=record.consecutive_failures,
             stale_cycles=record.stale_cycles,
             last_cycle={

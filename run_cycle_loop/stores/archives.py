@@ -25,7 +25,7 @@ from run_cycle_loop.model.records import ArtifactVerdict
 TIMESTAMP_KEYS = ("timestamp", "finished_at", "created_at", "generated_at", "time", "ts")
 
 _MOST_BYTES = 256 << 20  #: decompressed, over all the archives that one verdict looks into
-_LONGEST_LINE = 64 << 20
+_LONGEST_LINE = 8 << 20
 _MOST_CANDIDATES = 100
 _TOLERANCE = timedelta(minutes=5)  #: between the planner's clock and ours
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -17,6 +17,8 @@ from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import AlreadyRunning, StateError
 from run_cycle_loop.model.records import CycleRecord, outcome_of
 
+_LONGEST = 8 << 20  #: bytes; what is longer is no line of ours
+
 
 class JsonlHistory:
     """One writer (the holder of the instance lock), any number of readers."""
@@ -126,18 +128,18 @@ class JsonlHistory:
             raise _unwritable(self.path, error) from error
 
     def _mend_tail(self, descriptor: int) -> None:
-        offset, torn = lines.torn_tail(descriptor)
-        if not torn:
+        offset, size = lines.torn_tail(descriptor), os.fstat(descriptor).st_size
+        if offset == size:
             return
-        if _parse(torn) is not None:
+        if size - offset <= _LONGEST and _parse(os.pread(descriptor, size - offset, offset)) is not None:
             files.write_all(descriptor, b"\n")  # only its newline is missing
             self._warn(f"the last line of {self.path} lacked its newline; it was added")
             return
         copy = files.free_name(self.path, f"torn-{offset}")
-        files.replace_file(copy, torn, durable=True)
+        files.copy_range(descriptor, offset, size - offset, copy)
         os.ftruncate(descriptor, offset)
         os.fsync(descriptor)
-        self._warn(f"{len(torn)} torn bytes of {self.path} were moved to {copy}")
+        self._warn(f"{size - offset} torn bytes of {self.path} were moved to {copy}")
 
     def close(self) -> None:
         """Let go of the file; the next append opens it afresh."""

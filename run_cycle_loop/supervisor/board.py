@@ -14,12 +14,19 @@ class Board:
     """Holds the current snapshot; no failure of a store or an observer gets past it."""
 
     def __init__(
-        self, snapshot: LoopSnapshot, store: SnapshotStore, observers: Sequence[Observer], clock: Clock
+        self,
+        snapshot: LoopSnapshot,
+        store: SnapshotStore,
+        observers: Sequence[Observer],
+        clock: Clock,
+        warn: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
         self.snapshot = snapshot
         self._store = store
         self._observers = observers
         self._clock = clock
+        self._warn = warn  #: told, in one sentence, when an observer fails for the first time
+        self._failed: set[int] = set()
 
     def enter(self, state: LoopState, *, write: bool = True, **changes: Any) -> None:
         """Show a new state.
@@ -63,5 +70,8 @@ class Board:
         for observer in self._observers:
             try:
                 word(observer)
-            except Exception:  # noqa: BLE001 - an observer may fail in any way without harm
+            except Exception as error:  # noqa: BLE001 - an observer may fail in any way without harm
+                if id(observer) not in self._failed:
+                    self._failed.add(id(observer))
+                    self._warn(f"{type(observer).__name__} failed and is tried again each time: {error}")
                 self._set(observer_errors=self.snapshot.observer_errors + 1)

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason, Urgency
@@ -30,6 +30,7 @@ from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, dra
 from run_cycle_loop.supervisor.plan import Plan
 
 _HOLDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  #: seconds between attempts to write state; the last one repeats
+_RECENT = 1000  #: records among which the cycle of the in-flight slot is looked for
 _BOUNDED_HOLDS = 3  #: a bounded run gives up after so many: somebody waits for its exit code
 
 
@@ -134,7 +135,9 @@ class Supervisor:
         if self._plan.rules.iterations == 1:
             # One cycle was asked for, now: its pace is the caller's (cron, a person).
             return Continue(delay=0.0, why="")
-        left = self._left_of(record.next_delay_seconds, record.finished_at)
+        # No line of the history, whoever wrote it, and no lower --max-backoff may hold the loop for longer than this.
+        longest = self._plan.rules.backoff.longest
+        left = min(self._left_of(record.next_delay_seconds, record.finished_at), longest)
         resumed = Continue(delay=left, why=f"after {record.consecutive_failures} failures in a row", backoff=True)
         state, due = self._next_state(resumed)
         self._board.enter(state, next_run_at=due)
@@ -165,10 +168,12 @@ class Supervisor:
         """The cycle in flight that the history does not know."""
         # latest.json names the cycle too: where the slot was damaged or removed, that is the next best.
         cycle = self._world.flight.read() or self._shown_cycle
-        last = self._world.history.last()
         # latest.json names a cycle as the last one after its record was durable: it may have been rotated away since.
-        recorded = (last and last.cycle_id, (self._board.snapshot.last_cycle or {}).get("cycle_id"))
-        return None if cycle is None or cycle.cycle_id in recorded else cycle
+        if cycle is None or cycle.cycle_id == (self._board.snapshot.last_cycle or {}).get("cycle_id"):
+            return None
+        # Its record is the last one, unless somebody has sorted, merged or added lines.
+        recent = islice(self._world.history.newest_first(), _RECENT)
+        return None if any(record.cycle_id == cycle.cycle_id for record in recent) else cycle
 
     # --- one cycle -------------------------------------------------------------------------------------------------
 

@@ -506,6 +506,11 @@ def test_a_secret_by_another_name_is_named_by_a_setting(place: Place) -> None:
     assert "31415926" not in json.dumps(place.records)
 
 
+def test_the_list_of_secret_names_is_no_secret_itself(place: Place) -> None:
+    place.run("--", *shell("echo $PIN of the PINK PIN >&2"), PIN="31415926", RUN_CYCLE_SECRET_ENV="PINK,PIN")
+    assert place.records[0]["stderr_tail"] == "[redacted] of the PINK PIN"
+
+
 # Dry run
 
 

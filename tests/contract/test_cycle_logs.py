@@ -459,7 +459,7 @@ def test_a_secret_coloured_in_its_midst_is_not_made_whole_by_the_tail(folder: Cy
 
 def test_random_output_is_cut_the_same_however_it_comes(small: CycleLogFolder) -> None:
     """Kept bytes depend on chunk sizes only in where the segments end: head, order and count always agree."""
-    rng = random.Random(20260517)  # noqa: S311 - reproducible on purpose
+    rng = random.Random(20260517)
     data = numbered(700)
     for number in range(50):
         log = small.open(number, NOON)

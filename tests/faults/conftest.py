@@ -1,5 +1,6 @@
 """The laboratory as a fixture: after every test whatever still runs is ended and the invariants are checked, before and
-after a plain next start."""
+after a plain next start.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

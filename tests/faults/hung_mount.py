@@ -12,7 +12,9 @@ from pathlib import Path
 _LOOKUP, _FORGET, _GETATTR, _INIT = 1, 2, 3, 26
 _HEADER = struct.Struct("<IIQQIIIHH")
 _REPLY = struct.Struct("<IiQ")
-_ROOT_ATTRIBUTES = struct.pack("<QII", 0, 0, 0) + struct.pack("<QQQQQQIIIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0)
+_ROOT_ATTRIBUTES = struct.pack("<QII", 0, 0, 0) + struct.pack(
+    "<QQQQQQIIIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0
+)
 _ENOENT, _ENOSYS = 2, 38
 
 

@@ -1,4 +1,4 @@
-"""Faults at system calls, by strace: where the product touches its files, and a run that dies or fails exactly there."""
+"""Faults at system calls, by strace: where the product touches its files, and a run that dies or fails right there."""
 
 import re
 import signal
@@ -35,7 +35,9 @@ def _strace(output: Path | str, *options: str) -> list[str]:
 def trace(lab: Lab, calls: Sequence[str], *options: str, cycle: Sequence[str | Path] = ("true",)) -> list[str]:
     """The supervisor's own calls in a run that nothing disturbs, with the paths behind its descriptors."""
     output = lab.root / "trace"
-    loop = lab.run(*options, cycle=cycle, prefix=_strace(output, "--seccomp-bpf", "-y", "-e", f"trace={','.join(calls)}"))
+    loop = lab.run(
+        *options, cycle=cycle, prefix=_strace(output, "--seccomp-bpf", "-y", "-e", f"trace={','.join(calls)}")
+    )
     assert loop.code == 0, loop.stderr
     lines = output.read_text(errors="replace").splitlines()
     first = lines[0].split()[0]

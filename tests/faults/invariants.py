@@ -1,5 +1,6 @@
 """What must hold after every fault, whatever it was; one function says it all."""
 
+import itertools
 import json
 import os
 import signal
@@ -84,7 +85,7 @@ def _one_at_a_time(lab: Lab, records: list[dict[str, Any]]) -> None:
     """I5: no cycle began before the one in front of it had ended."""
     if "I5" in lab.allowed:
         return
-    for earlier, later in zip(records, records[1:], strict=False):
+    for earlier, later in itertools.pairwise(records):
         ended, began = (datetime.fromisoformat(text) for text in (earlier["finished_at"], later["started_at"]))
         assert began >= ended, f"I5: cycle {later['number']} began before {earlier['number']} ended"
         assert later["number"] > earlier["number"], "I5: numbers go up"

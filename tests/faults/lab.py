@@ -1,4 +1,4 @@
-"""The laboratory: a fresh working directory in which the installed command runs as a child, is watched and disturbed."""
+"""The laboratory: a fresh working directory where the installed command runs as a child, is watched and disturbed."""
 
 import contextlib
 import json
@@ -10,18 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 COMMAND = str(Path(sys.executable).with_name("run-cycle-loop"))
 PATIENCE = 30.0  #: seconds; what takes longer on a busy machine has failed
-SWIFT = ("--sleep", "0", "--backoff-initial", "0.02", "--backoff-jitter", "0", "--max-failures", "0", "--grace", "1s")
+#: Cycle after cycle, whatever they come to; a test's own options win.
+SWIFT = tuple(
+    "--sleep 0 --backoff-initial 20ms --backoff-factor 1 --backoff-jitter 0 --max-failures 0 --grace 1s".split()
+)
 _MARK = "FAULTS_LAB"
-_T = TypeVar("_T")
 
 
-def wait_until(look: Callable[[], _T | None], what: str, seconds: float = PATIENCE) -> _T:
+def wait_until(look: Callable[..., Any], what: str, seconds: float = PATIENCE) -> Any:
     """The first true thing that ``look`` finds."""
     deadline = time.monotonic() + seconds
     while True:
@@ -55,11 +57,17 @@ class Loop:
 
     def __init__(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], out: Path, **how: Any) -> None:
         self.out = out
+        self.process: subprocess.Popen[bytes]
         self.killed = False  #: by the test; its exit code then says nothing
         self.peak = 0  #: KiB
         with (out / "stdout").open("wb") as stdout, (out / "stderr").open("wb") as stderr:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr, "start_new_session": True}
-            self.process = subprocess.Popen(list(argv), cwd=cwd, env=dict(env), **(streams | how))  # noqa: S603
+            streams: dict[str, Any] = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": stdout,
+                "stderr": stderr,
+                "start_new_session": True,
+            }
+            self.process = subprocess.Popen(list(argv), cwd=cwd, env=dict(env), **(streams | how))
         self.pid = self.process.pid
 
     @property
@@ -146,11 +154,12 @@ class Lab:
         cycle: Sequence[str | Path] = ("true",),
         prefix: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        streams: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> Loop:
         """Start ``run``; later options win over the swift defaults."""
         argv = [*prefix, COMMAND, "run", *SWIFT, *options, "--", *map(str, cycle)]
-        return self.launch(argv, env=env, **how)
+        return self.launch(argv, env=env, **how, **(streams or {}))
 
     def launch(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, **how: Any) -> Loop:
         """Start any command line in the lab."""
@@ -215,7 +224,8 @@ class Lab:
             found = self.latest()
             return found if found.get("state") in words else None
 
-        return wait_until(look, f"the state {' or '.join(words)}")
+        shown: dict[str, Any] = wait_until(look, f"the state {' or '.join(words)}")
+        return shown
 
     def await_file(self, name: str) -> Path:
         """Wait until a cycle has left a file with something in it in the scratch folder."""
@@ -225,7 +235,8 @@ class Lab:
 
     def await_records(self, count: int) -> list[dict[str, Any]]:
         """Wait until the history has so many records."""
-        return wait_until(lambda: found if len(found := self.history()) >= count else None, f"{count} records")
+        wait_until(lambda: len(self.history()) >= count, f"{count} records")
+        return self.history()
 
     def processes(self) -> list[int]:
         """The living processes that descend from this lab's loops, by a variable in their environment."""

@@ -26,7 +26,14 @@ BEGUN = 'echo "$RUN_CYCLE_ID" >> "$S/begun"'
 )
 def test_a_check_that_misbehaves_is_bounded_and_told(lab: Lab, text: str, detail: str) -> None:
     check = lab.script(text, "check")
-    options = ("--prereq-script", str(check), "--prereq-timeout", "0.5" if detail == "ran past" else "30", "--grace", "0.2")
+    options = (
+        "--prereq-script",
+        str(check),
+        "--prereq-timeout",
+        "0.5" if detail == "ran past" else "30",
+        "--grace",
+        "0.2",
+    )
     assert lab.run(*options, cycle=(lab.script(BEGUN),)).code == 1
     (record,) = lab.history()
     assert (record["status"], record["prerequisites_ok"], record["return_code"]) == ("prereq_failed", False, None)
@@ -58,7 +65,7 @@ def test_a_check_that_vanishes_between_two_cycles_is_a_failed_check(lab: Lab) ->
 
 
 def test_a_flapping_check_counts_only_failures_in_a_row(lab: Lab) -> None:
-    check = lab.script('[ $((RUN_CYCLE_NUMBER % 3)) -eq 0 ]', "check")
+    check = lab.script("[ $((RUN_CYCLE_NUMBER % 3)) -eq 0 ]", "check")
     loop = lab.run("--iterations", "7", "--max-failures", "3", "--prereq-script", str(check))
     assert loop.code == 1
     assert [record["consecutive_failures"] for record in lab.history()] == [1, 2, 0, 1, 2, 0, 1]
@@ -73,7 +80,7 @@ def test_every_failed_check_is_told_and_not_only_the_first(lab: Lab) -> None:
 def test_stale_archives_alert_once_and_again_only_after_a_fresh_one(lab: Lab) -> None:
     text = (
         f'{BEGUN}; [ "$RUN_CYCLE_NUMBER" != 6 ] || '
-        "echo \"{\\\"timestamp\\\": \\\"$(date -u +%FT%T.%NZ | cut -c1-26)Z\\\"}\" > $S/archive-6.jsonl"
+        'echo "{\\"timestamp\\": \\"$(date -u +%FT%T.%NZ | cut -c1-26)Z\\"}" > $S/archive-6.jsonl'
     )
     options = ("--archive-glob", f"{lab.scratch}/archive-*.jsonl", "--stale-after", "3")
     loop = lab.run("--iterations", "10", *options, cycle=(lab.script(text),))

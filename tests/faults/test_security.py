@@ -1,5 +1,6 @@
-"""Planted links, leaking secrets, open folders. A repository's own hostile configuration is not this loop's to read; what
-the unit confines is tested under systemd; artefacts that an agent forges in its own name are a documented weakness."""
+"""Planted links, leaking secrets, open folders. A repository's own hostile configuration is not this loop's to read;
+what the unit confines is tested under systemd; artefacts that an agent forges in its own name are a known weakness.
+"""
 
 import base64
 import json
@@ -78,8 +79,8 @@ def test_links_flipped_as_fast_as_they_can_be_never_lead_to_the_victim(lab: Lab)
         while not done.is_set():
             for target in targets:
                 try:
-                    os.symlink(victim, f"{target}.x")
-                    os.replace(f"{target}.x", target)
+                    os.symlink(victim, f"{target}.x")  # noqa: PTH211 - the race is the point
+                    os.replace(f"{target}.x", target)  # noqa: PTH105
                 except OSError:
                     continue
 

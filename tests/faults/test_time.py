@@ -1,8 +1,7 @@
-"""Clocks that step while the loop runs, or between two runs. Only the wall clock is faked, as the kernel would step it."""
+"""Clocks that step while the loop runs, or between two runs; only the wall clock is faked, as a kernel steps it."""
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,11 @@ class WallClock:
 
 
 @pytest.fixture
-def wall(lab: Lab) -> Iterator[WallClock]:
+def wall(lab: Lab) -> WallClock:
     if not LIBRARIES:
         pytest.skip("libfaketime is not installed")
     lab.allowed |= {"I5"}  # it compares wall clocks
-    yield WallClock(lab.scratch / "clock")
+    return WallClock(lab.scratch / "clock")
 
 
 @pytest.mark.root
@@ -44,7 +43,9 @@ def wall(lab: Lab) -> Iterator[WallClock]:
 def test_a_step_during_a_cycle_changes_neither_its_timeout_nor_its_duration(
     lab: Lab, wall: WallClock, step: str
 ) -> None:
-    cycle = lab.script('echo up > $S/up; until [ -e $S/go ]; do sleep 0.02; done; [ "$RUN_CYCLE_NUMBER" = 1 ] || sleep 60')
+    cycle = lab.script(
+        'echo up > $S/up; until [ -e $S/go ]; do sleep 0.02; done; [ "$RUN_CYCLE_NUMBER" = 1 ] || sleep 60'
+    )
     loop = lab.start("--iterations", "2", "--timeout", "1.5", cycle=(cycle,), env=wall.env)
     lab.await_file("up")
     wall.set(step)
@@ -137,7 +138,9 @@ def test_the_streak_and_the_backoff_survive_a_killed_supervisor(lab: Lab) -> Non
 def test_a_forged_delay_never_holds_the_loop_for_longer_than_the_longest_backoff(lab: Lab, delay: str) -> None:
     lab.allowed |= {"I1", "I2"}  # the test has written NaN
     lab.run(cycle=("false",))
-    record = lab.history_path.read_bytes().replace(b'"next_delay_seconds":null', b'"next_delay_seconds":' + delay.encode())
+    record = lab.history_path.read_bytes().replace(
+        b'"next_delay_seconds":null', b'"next_delay_seconds":' + delay.encode()
+    )
     lab.history_path.write_bytes(record)
     assert delay.encode() in record
     loop = lab.start("--iterations", "2", "--max-backoff", "0.2")

@@ -44,7 +44,7 @@ def one_byte_each(_: random.Random, data: bytes) -> list[bytes]:
 def test_a_stream_hides_what_the_reference_hides_however_it_is_cut(
     alphabet: str, chunks: Callable[[random.Random, bytes], list[bytes]]
 ) -> None:
-    rng = random.Random(f"{alphabet}-{chunks.__name__}")  # noqa: S311 - reproducible on purpose
+    rng = random.Random(f"{alphabet}-{chunks.__name__}")
     hidden = 0
     for _ in range(2000):
         secrets = ["".join(rng.choices(alphabet, k=rng.randint(4, 7))) for _ in range(rng.randint(1, 4))]

@@ -95,9 +95,10 @@ def test_a_later_owner_of_the_leaders_pid_is_a_stranger(start: Start) -> None:
     leader = identity(said(start("echo $$; exec sleep 600")))
     earlier = ProcessId(leader.pid, leader.start_ticks - 1)
     later = ProcessId(leader.pid, leader.start_ticks + 1)
+    # A pid is given anew only when nobody is left in the session that had its name: whoever has it now is no kin.
     assert process_tree.marked(b"no such mark", leader=later, pipes=()) == []
-    # What is in the session of an earlier leader with this pid is that leader's kin.
-    assert process_tree.marked(b"no such mark", leader=earlier, pipes=()) == [leader]
+    assert process_tree.marked(b"no such mark", leader=earlier, pipes=()) == []
+    assert process_tree.marked(b"no such mark", leader=leader, pipes=()) == [leader]
 
 
 def test_the_leftovers_of_a_lost_cycle_are_ended_and_counted(start: Start) -> None:

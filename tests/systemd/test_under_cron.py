@@ -17,7 +17,11 @@ pytestmark = pytest.mark.systemd
 
 def test_cron_runs_one_cycle_a_minute(machine: Machine, cron_checkout: Path) -> None:
     history = cron_checkout / "state" / "run_cycle_history.jsonl"
-    machine.wait_for(history.exists, "a record by cron; its log says: " + log_of(cron_checkout), seconds=75)
+    machine.wait_for(
+        lambda: history.exists() and history.read_text().endswith("\n"),
+        "a record by cron; its log says: " + log_of(cron_checkout),
+        seconds=75,
+    )
     first = json.loads(history.read_text().splitlines()[0])
     assert (first["status"], first["archive_created"]) == ("success", True)
 

@@ -11,7 +11,7 @@ from tests.faults.lab import Lab, Loop
 
 #: Every call that changes files, or says that they are safe. Before a ``close``, or an opening for reading, the disk is
 #: as it is before the call that follows.
-TOUCHING = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "mkdir", "fchmod")
+TOUCHING = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "mkdir")
 _CALL = re.compile(r"^(\d+) +([a-z0-9_]+)\((.*)$")
 _OURS = re.compile(r'(?:"|<[^>]*/)(?:state|logs)[/">]')
 

@@ -207,7 +207,7 @@ class Lab:
         return [record for record in records if isinstance(record, dict)]
 
     def outcomes(self) -> list[str]:
-        return [record["status"] for record in self.history()]
+        return [record.get("status", "") for record in self.history()]
 
     def latest(self) -> dict[str, Any]:
         """What latest.json says; empty where there is none."""

@@ -28,10 +28,10 @@ BEGUN = 'echo "$RUN_CYCLE_ID" >> "$S/begun"'
 # --- killed at every write ---------------------------------------------------------------------------------------
 
 
-def _sweep(tmp_path: Path, found: Sequence[Point], prepare: Callable[[Lab], None], *options: str) -> int:
-    """Die at each point in a lab of its own, check, start again, check; returns how many runs came so far."""
+def _sweep(tmp_path: Path, found: Sequence[Point], prepare: Callable[[Lab], None], *options: str) -> None:
+    """Die at each point in a lab of its own, check, start again, check."""
 
-    def attempt(number: int, point: Point) -> bool:
+    def attempt(number: int, point: Point) -> Point | None:
         lab = Lab(tmp_path / f"{number}-{point.call}-{point.nth}")
         prepare(lab)
         died = injection.dying_at(lab, point, *options, cycle=(lab.script(BEGUN),)).killed
@@ -44,18 +44,19 @@ def _sweep(tmp_path: Path, found: Sequence[Point], prepare: Callable[[Lab], None
         except AssertionError as error:
             raise AssertionError(f"killed at {point}: {error}") from error
         shutil.rmtree(lab.root)
-        return died
+        return point if died else None
 
     with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(attempt, count(), found))
+        died = set(pool.map(attempt, count(), found))
+    # A recovery looks at all the processes of the machine, so its openings are not the same from run to run.
+    assert {point for point in found if point.call != "openat"} <= died
 
 
 @pytest.mark.root
 def test_a_kill_at_any_write_of_a_five_cycle_run_costs_at_most_the_cycle_in_flight(lab: Lab, tmp_path: Path) -> None:
     found = injection.points(injection.trace(lab, injection.TOUCHING, *FIVE, cycle=(lab.script(BEGUN),)))
     assert {"openat", "write", "fdatasync", "rename", "mkdir"} <= {point.call for point in found}
-    died = _sweep(tmp_path, found, lambda _: None, *FIVE)
-    assert died > 0.9 * len(found)
+    _sweep(tmp_path, found, lambda _: None, *FIVE)
 
 
 @pytest.mark.root
@@ -70,10 +71,12 @@ def test_a_kill_at_any_write_of_the_recovery_is_recovered_from(lab: Lab, tmp_pat
         shutil.copy(broken / "scratch" / "begun", fresh.scratch / "begun")
         fresh.allowed.add("I2")  # until its repair
 
-    found = injection.points(injection.trace(lab, injection.TOUCHING, cycle=(lab.script(BEGUN),)))
+    traced = Lab(tmp_path / "traced")
+    prepare(traced)
+    found = injection.points(injection.trace(traced, injection.TOUCHING, cycle=(traced.script(BEGUN),)))
     assert {"ftruncate", "rename", "fsync"} <= {point.call for point in found}
-    died = _sweep(tmp_path, found, prepare)
-    assert died > 0.9 * len(found)
+    _sweep(tmp_path, found, prepare)
+    assert lab.run().code == 0
 
 
 def _break_everything(lab: Lab) -> None:
@@ -92,7 +95,7 @@ def _break_everything(lab: Lab) -> None:
 def test_every_acknowledged_record_survives_kills_at_random_instants(lab: Lab) -> None:
     dice = random.Random(7)
     acknowledged: set[str] = set()
-    for _ in range(25):
+    for _ in range(20):
         loop = lab.start("--continuous", "--metrics-stdout")
         wait_until(lambda loop=loop: loop.stdout, "the first acknowledgement")
         time.sleep(dice.uniform(0, 0.05))
@@ -100,7 +103,7 @@ def test_every_acknowledged_record_survives_kills_at_random_instants(lab: Lab) -
         acknowledged |= {json.loads(line)["cycle_id"] for line in loop.stdout.split("\n")[:-1]}
         check_invariants(lab, settled=False)
     assert acknowledged <= {record["cycle_id"] for record in lab.history()}
-    assert len(acknowledged) >= 25
+    assert len(acknowledged) >= 20
 
 
 @pytest.mark.root
@@ -151,38 +154,47 @@ def test_two_tears_at_the_same_place_keep_both_remains(lab: Lab) -> None:
     lab.allowed |= {"I3", "I6"}  # the history was set back by the test
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"not json",
-        b"{}",
-        b"[1, 2]",
-        b"\xff\xfe\0\0",
-        b"[" * 100_000,
-        b'{"status": 5}',
-        b'{"status": "success", "number": 1e400}',
-        b'{"status": "success", "number": NaN, "duration_seconds": Infinity}',
-        b'{"status": "failed", "number": {}, "next_delay_seconds": "soon"}',
-        b'{"status": "failed", "number": 2, "cycle_id": "x", "reason": ["x"], "supervisor": {"pid": []}}',
-        b'{"status": "unheard of", "number": -7}',
-        b'{"status": "failed", "number": 999999999999999999999999, "next_delay_seconds": 1e300}',
-        b'{"status": "success", "status": "failed", "mode": "\\ud800"}',
-    ],
+GARBAGE = (
+    b"not json",
+    b"{}",
+    b"[1, 2]",
+    b"\xff\xfe\0\0",
+    b"[" * 100_000,
+    b'{"status": 5}',
+    b'{"status": "success", "number": 1e400}',
+    b'{"status": "success", "number": NaN, "duration_seconds": Infinity}',
+    b'{"status": "failed", "number": {}, "next_delay_seconds": "soon"}',
+    b'{"status": "failed", "number": 2, "cycle_id": "x", "reason": ["x"], "supervisor": {"pid": []}, "finished_at": 7}',
+    b'{"status": "unheard of", "number": -7}',
+    b'{"status": "failed", "number": 999999999999999999999999, "next_delay_seconds": 1e300}',
+    b'{"status": "success", "status": "failed", "mode": "\\ud800"}',
 )
-@pytest.mark.parametrize("place", ["middle", "end"])
-def test_a_damaged_line_is_kept_and_passed_over(lab: Lab, garbage: bytes, place: str) -> None:
+
+
+def _spoil(lab: Lab, lines: Sequence[bytes]) -> None:
     lab.allowed |= {"I1", "I2", "I3", "I5", "I6"}  # the damage stays where it is, and some of it looks like a record
+    lab.history_path.write_bytes(b"\n".join(lines) + b"\n")
+
+
+def test_damaged_lines_in_the_middle_are_kept_and_passed_over(lab: Lab) -> None:
     lab.run("--iterations", "2")
     first, second = lab.history_path.read_bytes().splitlines()
-    lines = [first, garbage, second] if place == "middle" else [first, second, garbage]
-    lab.history_path.write_bytes(b"\n".join(lines) + b"\n")
-    lab.planted.add(lab.history_path)
-    loop = lab.run("--iterations", "2")
-    assert loop.code == 0
+    _spoil(lab, [first, *GARBAGE, second])
+    assert lab.run("--iterations", "2").code == 0
+    assert set(GARBAGE) < set(lab.history_path.read_bytes().splitlines())
+    assert lab.outcomes()[-2:] == ["success", "success"]
+    for view in (("history",), ("status",), ("status", "--json"), ("history", "--json"), ("logs",)):
+        assert lab.command(*view).code == 0, view
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_damaged_last_line_is_kept_and_passed_over(lab: Lab, garbage: bytes) -> None:
+    lab.run()
+    _spoil(lab, [lab.history_path.read_bytes().strip(), garbage])
+    assert lab.run("--iterations", "2").code == 0
     assert garbage in lab.history_path.read_bytes().splitlines()
-    assert [record["status"] for record in lab.history()[-2:]] == ["success", "success"]
-    for view in ("history", "status"):
-        assert lab.command(view).code == 0, view
+    assert lab.outcomes()[-2:] == ["success", "success"]
+    assert lab.command("status").code == 0
 
 
 def test_records_twice_and_out_of_order_neither_repeat_a_number_nor_stop_the_loop(lab: Lab) -> None:

@@ -85,8 +85,8 @@ def test_a_checkout_below_a_home_is_all_that_is_seen_of_it() -> None:
 
 
 def test_only_the_interpreter_below_a_home_is_enough_to_show_it() -> None:
-    unit = render_unit(UnitSettings(visible=(Path("/root/.pyenv/versions/3.12"),)))
-    assert values(unit, "BindReadOnlyPaths") == ["/root/.pyenv/versions/3.12"]
+    unit = render_unit(UnitSettings(visible=(Path("/root/interpreters/3.12"),)))
+    assert values(unit, "BindReadOnlyPaths") == ["/root/interpreters/3.12"]
 
 
 def test_odd_characters_of_a_path_mean_themselves() -> None:

@@ -14,7 +14,7 @@ class Outcome(StrEnum):
     ERROR = "error"  #: could not be run at all, or could not be ended
     INTERRUPTED = "interrupted"  #: ended by us on the operator's word
     LOST = "lost"  #: the supervisor did not survive it
-    RATE_LIMITED = "rate_limited"  #: the far end asked to wait
+    RATE_LIMITED = "rate_limited"  #: the far end asked to wait; no failure, and no iteration is counted for it
     SKIPPED = "skipped"  #: not run on purpose
 
     @property
@@ -56,7 +56,41 @@ class StopReason(StrEnum):
     SIGNAL = "signal"
     STOP_FILE = "stop_file"
     FAILURE_LIMIT = "failure_limit"
+    PERMANENT_FAILURE = "permanent_failure"  #: what failed will fail again until a person has changed something
+    BREAKER_OPEN = "breaker_open"
+    BUDGET_SPENT = "budget_spent"
+    RATE_LIMITED = "rate_limited"  #: a single cycle was asked for, and the far end asked to wait
+    GOALS_DONE = "goals_done"
     STATE_UNWRITABLE = "state_unwritable"
+
+
+class GuardMode(StrEnum):
+    """What a guard does about what it finds."""
+
+    OFF = "off"
+    WARN = "warn"  #: says so in the record, and lets it pass
+    ENFORCE = "enforce"
+
+
+class AgentClass(StrEnum):
+    """How an agent's session ended; an adapter assigns it from structured events, never from echoed text."""
+
+    OK = "ok"
+    NO_CHANGE = "no_change"  #: ended well, and neither used a tool nor changed anything
+    TOOL_ERROR = "tool_error"  #: ended with an error of its own, or without a usable answer
+    AUTH = "auth"  #: not logged in, key refused, account not allowed
+    RATE_LIMITED = "rate_limited"  #: asked to wait
+    BUDGET = "budget"  #: money or credit is used up: the provider's, or what this session was allowed
+    PERMISSION_DENIED = "permission_denied"  #: wanted something that nobody was there to allow
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+
+
+class Role(StrEnum):
+    """What an agent may do to its workdir."""
+
+    WRITE = "write"
+    READ_ONLY = "read-only"
 
 
 class Ending(StrEnum):
@@ -66,3 +100,4 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     IDLE_TIMEOUT = "idle_timeout"
     INTERRUPT = "interrupt"
+    GUARD = "guard"  #: a guard that looked on would not let it go on

@@ -1,10 +1,11 @@
 """All the ports in one file: what the supervisor needs from the world, each one to four methods wide."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.records import (
@@ -12,11 +13,23 @@ from run_cycle_loop.model.records import (
     CheckResult,
     CycleRecord,
     CycleSpec,
+    Decision,
+    Goal,
+    GuardFinding,
     LoopSnapshot,
     RunningCycle,
     RunResult,
     StopRequest,
+    TreeVerdict,
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """What a guard adds to the record of a cycle."""
+
+    findings: tuple[GuardFinding, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)  #: fields of CycleRecord, by their names
 
 
 class Clock(Protocol):
@@ -117,6 +130,95 @@ class Runner(Protocol):
 
         Raises:
             RunnerError: it could not be run at all.
+        """
+        ...
+
+
+class Goals(Protocol):
+    """Where the goal of each cycle comes from."""
+
+    def next(self, number: int) -> Goal | None:
+        """The goal of cycle ``number``; None where all goals are reached.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        ...
+
+    def note(self, record: CycleRecord) -> None:
+        """Learn what became of the cycle that worked on it, before it is asked for the next one.
+
+        Raises:
+            StateError: that cannot be kept.
+        """
+        ...
+
+
+class Guard(Protocol):
+    """Something that must allow each cycle, and learns what became of it. Its state outlives the process."""
+
+    def admit(self, now: datetime) -> Decision | None:
+        """Whether a cycle may start now: None, or what to do instead (wait, or end the loop)."""
+        ...
+
+    def begin(self, spec: CycleSpec) -> CycleSpec:
+        """Note durably that this cycle is about to start; returns it with what the guard allows it.
+
+        Raises:
+            StateError: that cannot be noted.
+        """
+        ...
+
+    def settle(self, spec: CycleSpec, record: CycleRecord, *, launched: bool) -> "Settled":
+        """Learn what the cycle came to, before its record is written.
+
+        Args:
+            spec: what ``begin`` returned.
+            record: the draft, without streak and decision.
+            launched: whether anything of it ran: a cycle that failed its prerequisites costs nothing.
+
+        Raises:
+            StateError: that cannot be noted.
+        """
+        ...
+
+
+class WorkTree(Protocol):
+    """The tree that a cycle works in, measured from outside of it."""
+
+    def mark(self, spec: CycleSpec) -> None:
+        """Take the tree as it is before the cycle, so that it can be put back.
+
+        Raises:
+            RunnerError: it cannot be taken, or not be put back later: the cycle must not start.
+        """
+        ...
+
+    def look(self) -> str | None:
+        """A short look while the cycle runs, 20 ms at most; one sentence where it is over a cap and must be ended."""
+        ...
+
+    def settle(self, spec: CycleSpec) -> TreeVerdict:
+        """Measure what the cycle did; what is over a cap is parked, and the tree put back as it was."""
+        ...
+
+
+class Chain(Protocol):
+    """An append-only log in which each entry vouches for the one before it."""
+
+    def append(self, event: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Add an entry, durably; returns it whole.
+
+        Raises:
+            StateError: it is not known to be durable, or what is there is broken.
+        """
+        ...
+
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        """All entries, oldest first, each checked against the one before.
+
+        Raises:
+            StateError: an entry is broken; the sentence names its line.
         """
         ...
 

@@ -91,3 +91,12 @@ def mapping_or_none(value: object) -> Mapping[str, Any] | None:
     if value is None or isinstance(value, dict):
         return value
     raise ValueError(f"{value!r:.80} is no object")
+
+
+def mappings(value: object) -> tuple[Mapping[str, Any], ...]:
+    """A list of objects; nothing reads as an empty one."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
+        return tuple(value)
+    raise ValueError(f"{value!r:.80} is no list of objects")

@@ -11,9 +11,114 @@ from pathlib import Path
 from typing import Any, Self
 
 from run_cycle_loop.model import reading
-from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
+from run_cycle_loop.model.enums import AgentClass, Ending, GuardMode, LoopState, Outcome, StopReason, Urgency
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """What a cycle is to reach, and which of the operator's sources it came from."""
+
+    text: str
+    origin: Mapping[str, Any] = field(default_factory=dict)  #: JSON: where it came from; with chance, by which seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What an agent's session consumed, in the same terms whichever agent it was."""
+
+    input_tokens: int = 0  #: all of them, those read from a cache included
+    cached_input_tokens: int = 0
+    output_tokens: int = 0  #: all of them, those spent on reasoning included
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None  #: None: no price is known. An agent's zero beside tokens means the same
+    calls: int | None = None  #: requests to a model, where the agent tells
+    complete: bool = True  #: False: of a session that was cut off, so at least so much
+    source: str = ""  #: how it was read: what of the agent's output was added up
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, in and out."""
+        return self.input_tokens + self.output_tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of a control payload and a record."""
+        return _flat(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read a usage that somebody else wrote.
+
+        Raises:
+            ValueError: something in it is no count or no price: none of it can be believed.
+        """
+        counts = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+        calls = value.get("calls")
+        return cls(
+            **{name: reading.count(value.get(name)) for name in counts},
+            cost_usd=reading.seconds_or_none(value.get("cost_usd")),
+            calls=None if calls is None else reading.count(calls),
+            complete=bool(reading.truth(value.get("complete"), default=True)),
+            source=reading.text(value.get("source")),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentReport:
+    """What a cycle says of the agent that it ran: the part of the control payload that decides."""
+
+    agent: str
+    ended: AgentClass
+    reason: str = ""  #: one sentence
+    advice: str = ""  #: what a person is to do, where only a person can help
+    retry_at: datetime | None = None  #: when the far end can be asked again, by its own word
+    permanent: bool = False  #: it will fail again in the same way until a person has changed something
+
+    @classmethod
+    def from_control(cls, control: Mapping[str, Any] | None) -> Self | None:
+        """Read it out of a control payload; None where the payload says nothing of an agent's end.
+
+        Raises:
+            ValueError: it says something that cannot be understood.
+        """
+        ended = (control or {}).get("class")
+        if control is None or ended is None:
+            return None
+        at = reading.text_or_none(control.get("retry_at"))
+        return cls(
+            agent=reading.text(control.get("agent")),
+            ended=AgentClass(reading.text(ended)),
+            reason=reading.text(control.get("reason")),
+            advice=reading.text(control.get("advice")),
+            retry_at=None if at is None else datetime.fromisoformat(at).astimezone(UTC),
+            permanent=bool(reading.truth(control.get("permanent"), default=False)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardFinding:
+    """What one guard has to say of one cycle; only what the operator should read is kept."""
+
+    guard: str  #: ``write_cap consent git budget breaker isolation``
+    mode: GuardMode
+    ok: bool
+    detail: str  #: one sentence: what was found, and what follows
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of a record."""
+        return _flat(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeVerdict:
+    """What a cycle did to the tree it works in, as measured from outside."""
+
+    files: int = 0  #: created, changed or deleted
+    bytes: int = 0  #: in created and changed files
+    fingerprint: str | None = None  #: of the tree as it is left; None where it could not be taken
+    finding: GuardFinding | None = None  #: None: within the caps, or nothing is measured
+    quarantine: Path | None = None  #: where what was written over the cap is parked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +136,11 @@ class CycleSpec:
     grace: float  #: seconds between TERM and KILL
     control_file: str  #: where the cycle may leave its control payload, a JSON object
     log_path: str | None  #: None where no log could be opened
+    goal_origin: Mapping[str, Any] = field(default_factory=dict)  #: see :class:`Goal`
+    agent: str | None = None  #: the agent that the cycle starts; None: the cycle is a command of the operator's
+    allowed_usd: float | None = None  #: what is left of the budgets for this cycle; None is no limit
+    allowed_tokens: int | None = None
+    allowed_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +184,7 @@ class RunResult:
     survivors: int = 0  #: processes that could not be ended (uninterruptible sleep)
     control: Mapping[str, Any] | None = None
     control_error: str | None = None  #: why the control file could not be taken
+    tree: TreeVerdict | None = None  #: what it did to its workdir; None where that is not measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +242,18 @@ class CycleRecord:
     usage: Mapping[str, Any] | None = None
     control: Mapping[str, Any] | None = None
     next_delay_seconds: float | None = None  #: None where the loop ended with this cycle
+    goal_origin: Mapping[str, Any] | None = None
+    agent: str | None = None
+    agent_class: str | None = None  #: an AgentClass, as the cycle's control payload gave it
+    advice: str | None = None  #: what a person is to do, where only a person can help
+    retry_at: str | None = None  #: ISO 8601: no cycle starts before, because the far end asked to wait
+    permanent: bool = False  #: it fails again until a person has changed something
+    guards: tuple[Mapping[str, Any], ...] = ()  #: findings of guards, each with guard, mode, ok, detail
+    files_changed: int | None = None  #: None where the workdir is not measured
+    bytes_changed: int | None = None
+    fingerprint: str | None = None  #: of the workdir as the cycle left it
+    quarantine: str | None = None  #: where what was written over the cap is parked
+    charged: Mapping[str, Any] | None = None  #: what the budgets were charged: usd, tokens, seconds, estimated
     supervisor: SupervisorIdentity | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -206,8 +329,11 @@ _RECORD_READERS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("reason", "stderr_tail"), reading.text),
     **dict.fromkeys(("archive_path", "log_path", "log_error"), reading.text_or_none),
     **dict.fromkeys(("number", "consecutive_failures", "stale_cycles", "output_bytes", "leftovers"), reading.count),
-    **dict.fromkeys(("return_code", "signal"), reading.whole_or_none),
-    **dict.fromkeys(("usage", "control"), reading.mapping_or_none),
+    **dict.fromkeys(("agent", "agent_class", "advice", "retry_at", "fingerprint", "quarantine"), reading.text_or_none),
+    **dict.fromkeys(("return_code", "signal", "files_changed", "bytes_changed"), reading.whole_or_none),
+    **dict.fromkeys(("usage", "control", "goal_origin", "charged"), reading.mapping_or_none),
+    "guards": reading.mappings,
+    "permanent": lambda value: reading.truth(value, default=False),
     "schema_version": reading.whole,
     "prerequisites_ok": lambda value: reading.truth(value, default=True),
     "archive_created": lambda value: reading.truth(value, default=None),
@@ -382,11 +508,12 @@ class StopRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continue:
-    """The loop goes on after ``delay`` seconds."""
+    """The loop goes on after ``delay`` seconds, and not before ``until`` by the wall clock."""
 
     delay: float
     why: str
     backoff: bool = False
+    until: datetime | None = None  #: looked at again and again: clocks are set, machines sleep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

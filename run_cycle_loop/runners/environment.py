@@ -27,13 +27,22 @@ class Places:
         return {item.name.upper(): os.fspath(getattr(self, item.name).absolute()) for item in fields(self)}
 
 
+def handed_on(caller: Mapping[str, str], allow: Sequence[str] | None) -> dict[str, str]:
+    """What of the supervisor's own environment a child gets; ``allow`` None hands on all that is not between others."""
+    return {
+        name: value
+        for name, value in caller.items()
+        if name not in _PRIVATE and (allow is None or any(fnmatchcase(name, pattern) for pattern in allow))
+    }
+
+
 def child_environment(
     spec: CycleSpec,
     caller: Mapping[str, str],
     *,
     allow: Sequence[str] | None,
     cap_writes: int,
-    places: Mapping[str, str],
+    told: Mapping[str, str],
 ) -> dict[str, str]:
     """What a process of this cycle is started with.
 
@@ -42,20 +51,16 @@ def child_environment(
         caller: the supervisor's own environment.
         allow: names, or patterns of names, that are handed on; None hands on all.
         cap_writes: how many files the cycle may write.
-        places: absolute paths by the names that the cycle knows them by.
+        told: what else it is told, by the names that it knows them by: absolute paths, the settings of its agent.
     """
-    kept = {
-        name: value
-        for name, value in caller.items()
-        if name not in _PRIVATE and (allow is None or any(fnmatchcase(name, pattern) for pattern in allow))
-    }
-    told = {
+    allowed = {"ALLOWED_USD": spec.allowed_usd, "ALLOWED_TOKENS": spec.allowed_tokens}
+    cycle = {
         "ID": spec.cycle_id,
         "NUMBER": str(spec.number),
         "MODE": spec.mode,
         "GOAL": spec.goal,
         "CAP_WRITES": str(cap_writes),
         "CONTROL_FILE": spec.control_file,
-        **places,
+        **{name: f"{value:.12g}" for name, value in allowed.items() if value is not None},
     }
-    return kept | {f"RUN_CYCLE_{name}": value for name, value in told.items()}
+    return handed_on(caller, allow) | {f"RUN_CYCLE_{name}": value for name, value in {**told, **cycle}.items()}

@@ -1,17 +1,18 @@
 """A cycle that is a command: the cycle script, called as ``PATH MODE GOAL``, or whatever stands behind ``--``."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from run_cycle_loop.kit import process_table, processes
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Ending
 from run_cycle_loop.model.errors import RunnerError
-from run_cycle_loop.model.ports import InFlight, OutputLog
-from run_cycle_loop.model.records import CycleSpec, RunResult
+from run_cycle_loop.model.ports import InFlight, OutputLog, WorkTree
+from run_cycle_loop.model.records import CycleSpec, RunResult, TreeVerdict
 from run_cycle_loop.runners import control_file, sandbox
-from run_cycle_loop.runners.environment import Places, child_environment
+from run_cycle_loop.runners.watched import WatchedPulse
 
 
 class ScriptRunner:
@@ -21,21 +22,17 @@ class ScriptRunner:
         self,
         command: Sequence[str] | Path,
         *,
-        caller: Mapping[str, str],
-        allow: Sequence[str] | None,
-        cap_writes: int,
-        places: Places,
-        sandbox_reset: bool,
-        pulse: processes.Pulse | None,
+        environment: Callable[[CycleSpec], dict[str, str]],
+        takes_goal: bool,
+        resets: Path | None = None,
+        tree: WorkTree | None = None,
+        pulse: processes.Pulse | None = None,
     ) -> None:
         self._command = (os.fspath(command.absolute()),) if isinstance(command, Path) else tuple(command)
-        self._takes_goal = isinstance(command, Path)
-        self._caller = dict(caller)
-        self._allow = allow
-        self._cap_writes = cap_writes
-        self._places = places.variables()
-        self._sandbox_dir = places.sandbox_dir
-        self._sandbox_reset = sandbox_reset
+        self._takes_goal = takes_goal  #: whether mode and goal follow as two more arguments
+        self._environment = environment
+        self._resets = resets  #: the sandbox that is emptied before each cycle
+        self._tree = tree  #: what the cycle works in, measured from outside
         self._pulse = pulse
         self._survivors: tuple[ProcessId, ...] = ()
 
@@ -45,13 +42,7 @@ class ScriptRunner:
 
     def environment(self, spec: CycleSpec) -> dict[str, str]:
         """What a process of this cycle is started with."""
-        return child_environment(
-            spec,
-            self._caller,
-            allow=self._allow,
-            cap_writes=self._cap_writes,
-            places=self._places,
-        )
+        return self._environment(spec)
 
     def run(self, spec: CycleSpec, log: OutputLog, flight: InFlight) -> RunResult:
         """Run the command to its end and to the end of everything it started.
@@ -60,8 +51,29 @@ class ScriptRunner:
             RunnerError: it could not be started, or processes of an earlier cycle cannot be ended.
         """
         self._refuse_company()
-        if self._sandbox_reset:
-            sandbox.reset(self._sandbox_dir)
+        if self._resets is not None:
+            sandbox.reset(self._resets)
+        if self._tree is None:
+            return self._run(spec, log, flight, self._pulse)
+        self._tree.mark(spec)
+        watched = WatchedPulse(self._pulse, self._tree) if self._pulse else None
+        try:
+            result = self._run(spec, log, flight, watched)
+        except BaseException:
+            self._tree.settle(spec)
+            raise
+        if watched and watched.found and result.ending is Ending.INTERRUPT:
+            log.note(f"write_cap: {watched.found}; the cycle was ended")
+            result = replace(result, ending=Ending.GUARD)
+        return replace(result, tree=self._settled(spec, log, self._tree))
+
+    def _settled(self, spec: CycleSpec, log: OutputLog, tree: WorkTree) -> TreeVerdict:
+        verdict = tree.settle(spec)
+        if verdict.finding and not verdict.finding.ok:
+            log.note(f"{verdict.finding.guard}: {verdict.finding.detail}")
+        return verdict
+
+    def _run(self, spec: CycleSpec, log: OutputLog, flight: InFlight, pulse: processes.Pulse | None) -> RunResult:
         try:
             control_file.prepare(spec.control_file)
             ended = processes.supervise(
@@ -69,7 +81,7 @@ class ScriptRunner:
                 self.environment(spec),
                 limits=processes.Limits(timeout=spec.timeout, idle_timeout=spec.idle_timeout, grace=spec.grace),
                 output=log.write,
-                pulse=self._pulse,
+                pulse=pulse,
                 launched=lambda child: flight.launched(child.pid, child.start_ticks, child.pipe_inodes),
             )
         except processes.LaunchError as error:

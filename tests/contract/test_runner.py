@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from run_cycle_loop.model.enums import Ending
 from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import Runner
-from run_cycle_loop.runners.environment import Places
 from run_cycle_loop.runners.script import ScriptRunner
 from run_cycle_loop.testing import (
     InMemoryCycleLog,
@@ -24,13 +22,11 @@ from run_cycle_loop.testing import (
 Make = Callable[[Path, int | None], Runner]
 
 
-def _script(folder: Path, exit_code: int | None) -> Runner:
+def _script(_folder: Path, exit_code: int | None) -> Runner:
     """A command that ends with a code and says so; with None, one that does not exist."""
     code = f"import sys; sys.stderr.write('said'); sys.exit({exit_code})"
     command = ["/nowhere/to/be/found"] if exit_code is None else [sys.executable, "-S", "-c", code]
-    known: dict[str, Any] = {"caller": {}, "allow": None, "cap_writes": 3, "sandbox_reset": False, "pulse": None}
-    places = Places(state_dir=folder, history_path=folder / "history.jsonl", sandbox_dir=folder / "sandbox")
-    return ScriptRunner(command, places=places, **known)
+    return ScriptRunner(command, takes_goal=False, environment=lambda _spec: {})
 
 
 def _scripted(_folder: Path, exit_code: int | None) -> Runner:

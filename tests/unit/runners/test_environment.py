@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,13 +10,15 @@ PLACES = Places(state_dir=Path("state"), history_path=Path("/var/h.jsonl"), sand
 CALLER = {"PATH": "/bin", "HOME": "/root", "API_KEY": "k", "LC_ALL": "C", "LC_TIME": "C"}
 
 
-def environment(allow: tuple[str, ...] | None, caller: dict[str, str] = CALLER) -> dict[str, str]:
+def environment(
+    allow: tuple[str, ...] | None, caller: dict[str, str] = CALLER, told: dict[str, str] | None = None, **spec: Any
+) -> dict[str, str]:
     return child_environment(
-        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file="/control/abc.json"),
+        make_spec(cycle_id="abc", number=7, mode="m", goal="g", control_file="/control/abc.json", **spec),
         caller,
         allow=allow,
         cap_writes=3,
-        places=PLACES.variables(),
+        told=PLACES.variables() | (told or {}),
     )
 
 
@@ -56,3 +59,13 @@ def test_a_cycle_inside_of_a_cycle_is_told_its_own_facts() -> None:
 @pytest.mark.parametrize("name", ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "MAINPID"])
 def test_what_is_between_systemd_and_us_stays_there(name: str) -> None:
     assert name not in environment(("*",), {name: "1"})
+
+
+def test_what_its_budget_has_left_is_told_where_there_is_a_budget() -> None:
+    told = environment((), allowed_usd=0.1 + 0.2, allowed_tokens=12_345_678)
+    assert (told["RUN_CYCLE_ALLOWED_USD"], told["RUN_CYCLE_ALLOWED_TOKENS"]) == ("0.3", "12345678")
+
+
+def test_an_agents_settings_are_told_and_hide_nothing_of_the_cycles_own() -> None:
+    told = environment((), told={"AGENT": "codex", "GOAL": "forged"})
+    assert (told["RUN_CYCLE_AGENT"], told["RUN_CYCLE_GOAL"]) == ("codex", "g")

@@ -74,3 +74,31 @@ def test_a_sandbox_that_holds_the_working_directory_is_refused() -> None:
 def test_a_mount_point_is_refused() -> None:
     with pytest.raises(RunnerError, match="is a mount point"):
         reset(Path("/proc"))
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_tree_deeper_than_stack_and_descriptors_goes(sandbox: Path, width: int) -> None:
+    make_deep(sandbox, 5000, width)
+    reset(sandbox)
+    assert list(sandbox.iterdir()) == []
+
+
+def make_deep(folder: Path, levels: int, width: int = 1) -> None:
+    """Folders in folders; no path leads to the last of them, which is longer than the kernel takes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        for number in range(width):
+            os.mkdir(f"{number}", dir_fd=descriptor)
+        inner = os.open("0", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("last", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+
+
+def test_names_that_are_no_text_go(sandbox: Path) -> None:
+    for name in (b"new\nline", b"\xff\xfe", "\u202eevil".encode(), b"-rf", b"x" * 255):
+        (sandbox / os.fsdecode(name)).mkdir()
+        (sandbox / os.fsdecode(name) / os.fsdecode(name)).touch()
+    reset(sandbox)
+    assert list(sandbox.iterdir()) == []

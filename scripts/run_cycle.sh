@@ -1,6 +1,6 @@
 #!/bin/sh
-# One cycle, as the loop calls it: run_cycle.sh MODE GOAL. It starts the built-in planner; a coding agent would be
-# started here instead, under the same variables (RUN_CYCLE_*).
+# One cycle, as the loop calls it: run_cycle.sh MODE GOAL. What is started, and how, is said by the loop's variables
+# (RUN_CYCLE_AGENT and others); without them it is the built-in planner.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -12,6 +12,6 @@ root=${self%/*/*}
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=${PYTHON:-python3}
 
-# The = keeps a goal that begins with a dash a goal.
-exec "$python" "$root/scripts/start_agent.py" --mode="$1" --goal="$2" \
-    --cap-writes="${RUN_CYCLE_CAP_WRITES:-3}" --assume-yes
+# A cycle has nobody to ask: a coding agent needs a grant of consent, which is looked for.
+export RUN_CYCLE_ASSUME_YES="${RUN_CYCLE_ASSUME_YES:-true}"
+exec "$python" "$root/scripts/start_agent.py" --cycle "$1" "$2"

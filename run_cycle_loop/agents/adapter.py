@@ -26,6 +26,7 @@ class Request:
     model: str | None = None  #: None: the agent's own default
     output_schema: Mapping[str, Any] | None = None  #: JSON Schema of the final answer
     session_id: str | None = None  #: of an earlier session to go on with
+    isolated: bool = False  #: the whole process runs in a sandbox of ours, so that the agent needs none of its own
     max_usd: float | None = None  #: handed on where the agent knows such a limit; the session enforces it anyway
     extra_args: tuple[str, ...] = ()  #: the operator's own, last on the command line
     template: str = ""  #: for ``command``: its command line; for ``scripted``: the file to replay

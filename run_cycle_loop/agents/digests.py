@@ -241,6 +241,18 @@ def append(descriptor: int, digest: Mapping[str, Any]) -> None:
     os.fsync(descriptor)
 
 
+def record(state_dir: Path, digest: Mapping[str, Any], now: datetime) -> Path:
+    """Add a digest to those that are there, and pack the newest of them; returns the archive.
+
+    Raises:
+        OSError: something of it could not be written.
+    """
+    with journal(state_dir) as descriptor:
+        earlier = read_digests(state_dir).values
+        append(descriptor, digest)
+        return archive(state_dir, (*earlier, digest), now)
+
+
 def _line(digest: Mapping[str, Any]) -> bytes:
     return json.dumps(digest, separators=(",", ":")).encode() + b"\n"
 

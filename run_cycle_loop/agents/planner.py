@@ -26,11 +26,13 @@ from run_cycle_loop.agents.experiments import (
     reason_of,
     show,
 )
+from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.records import CycleRecord, timestamp
 
 PLAN = "plan.md"
 SCHEMA_VERSION = 1
+AGENT_KIND = "agent"  #: of a digest that a coding agent's session left: it holds no experiment
 
 _BASELINE_CYCLES = 20
 _FAILURES_TOLD = 3
@@ -115,7 +117,7 @@ def _plan(request: Request, now: datetime, journal: int) -> Planned:
     experiment = _next_experiment(request, ledger, history.values, metric)
     survey = kept.survey(request.sandbox, since=ledger.last_at, leave_out=PLAN)
     recap = (
-        _recap_cycles(history),
+        _recap_cycles(history, digests.values),
         _recap_experiments(ledger, verdicts, history.values, digests.trouble),
         _recap_sandbox(survey, ledger.last_at),
     )
@@ -144,6 +146,8 @@ def _folded(digests: Sequence[Mapping[str, Any]]) -> _Ledger:
     verdicts: dict[int, Verdict] = {}
     last, last_at, damaged = None, None, 0
     for digest in digests:
+        if digest.get("kind") == AGENT_KIND:
+            continue
         try:
             last = Experiment.from_dict(digest["experiment"])
             closed = [Verdict.from_dict(item) for item in digest["verdicts"]]
@@ -190,13 +194,13 @@ def _next_experiment(request: Request, ledger: _Ledger, records: Sequence[CycleR
     )
 
 
-def _recap_cycles(history: kept.Found[CycleRecord]) -> str:
+def _recap_cycles(history: kept.Found[CycleRecord], digests: Sequence[Mapping[str, Any]]) -> str:
     records = history.values[-_BASELINE_CYCLES:]
     if not records:
         return _with_trouble("Cycles: none is recorded yet.", history.trouble)
     counts = Counter(record.status.value for record in records)
     outcomes = ", ".join(f"{times} {outcome}" for outcome, times in counts.most_common())
-    parts = [outcomes, _streak(records), *_pace(records), *_failures(records)]
+    parts = [outcomes, _streak(records), *_pace(records), *_failures(records), *_last_session(digests)]
     newest = f"the last {len(records)} recorded, up to number {records[-1].number}"
     return _with_trouble(f"Cycles ({newest}): {'; '.join(parts)}.", history.trouble)
 
@@ -233,6 +237,16 @@ def _failures(records: Sequence[CycleRecord]) -> list[str]:
     told = [f"cycle {item.number} {item.status} ({reason_of(item)})" for item in failures[-_FAILURES_TOLD:]]
     more = len(failures) - len(told)
     return [*told, f"{more} failures before those"] if more else told
+
+
+def _last_session(digests: Sequence[Mapping[str, Any]]) -> list[str]:
+    session = next((digest for digest in reversed(digests) if digest.get("kind") == AGENT_KIND), None)
+    return [] if session is None else [f"last session of a coding agent: {_session(session, 120)}"]
+
+
+def _session(digest: Mapping[str, Any], length: int) -> str:
+    told = [one_line(str(digest.get(key) or ""), length) for key in ("agent", "class", "summary")]
+    return f"{told[0]} {told[1]}" + (f" ({told[2]})" if told[2] else "")
 
 
 def _recap_experiments(ledger: _Ledger, closed: Sequence[Verdict], records: Sequence[CycleRecord], trouble: str) -> str:
@@ -316,6 +330,8 @@ def _note(request: Request, experiment: Experiment, ledger: _Ledger) -> str:
 
 def _control(planned: Planned) -> dict[str, Any]:
     return {
+        "class": AgentClass.OK,
+        "agent": "planner",
         "continue": True,
         "reason": planned.note,
         "outputs": {
@@ -349,6 +365,8 @@ def _section(heading: str, digest: Mapping[str, Any]) -> str:
     title = f"Cycle {number}" if isinstance(number, int) else "By hand"
     recap = digest.get("recap")
     bullets = [one_line(str(item), 1000) for item in recap] if isinstance(recap, list) else []
+    if digest.get("kind") == AGENT_KIND:
+        bullets = [_session(digest, 1000)]
     lines = "\n".join(f"- {bullet}" for bullet in bullets)
     return f"{heading} {title}, {one_line(str(digest.get('timestamp')), 40)}\n\n{lines}"
 

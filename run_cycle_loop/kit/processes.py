@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from run_cycle_loop.kit import process_table
@@ -118,11 +119,13 @@ def supervise(
     output: Callable[[str, memoryview], None],
     pulse: Pulse | None = None,
     launched: Callable[[Launched], None] | None = None,
+    stdin: Path | str = os.devnull,
 ) -> Exit:
     """Run a command in a session of its own until it and every descendant of it are gone.
 
-    The child has standard input at end-of-file, default signal dispositions, an empty signal mask, and no descriptor
-    but its three standard ones. Its output goes to ``output(stream, chunk)``; the chunk is valid during the call.
+    The child reads the file ``stdin`` (the empty one, unless another is named), has default signal dispositions, an
+    empty signal mask, and no descriptor but its three standard ones. Its output goes to ``output(stream, chunk)``; the
+    chunk is valid during the call.
 
     Raises:
         LaunchError: the command could not be started.
@@ -131,7 +134,7 @@ def supervise(
     try:
         with contextlib.ExitStack() as stack:
             pipes = {name: _Pipe(name, stack) for name in ("stdout", "stderr")}
-            pid = _spawn(argv, env, pipes)
+            pid = _spawn(argv, env, pipes, os.fspath(stdin))
             started = time.monotonic()
             tree.leader = pid
             child = _Child(pid, tree, limits, started, stack)
@@ -168,7 +171,7 @@ class _Pipe:
             self.write_end = -1
 
 
-def _spawn(argv: Sequence[str], env: Mapping[str, str], pipes: Mapping[str, _Pipe]) -> int:
+def _spawn(argv: Sequence[str], env: Mapping[str, str], pipes: Mapping[str, _Pipe], stdin: str) -> int:
     path = locate(argv, env)
     try:
         pid = os.posix_spawn(
@@ -176,7 +179,7 @@ def _spawn(argv: Sequence[str], env: Mapping[str, str], pipes: Mapping[str, _Pip
             list(argv),
             env,
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, pipes["stdout"].write_end, 1),
                 (os.POSIX_SPAWN_DUP2, pipes["stderr"].write_end, 2),
             ],
@@ -185,6 +188,8 @@ def _spawn(argv: Sequence[str], env: Mapping[str, str], pipes: Mapping[str, _Pip
             setsigdef=_ALL_SIGNALS,
         )
     except (OSError, ValueError) as error:
+        if not os.access(stdin, os.R_OK):
+            raise LaunchError(f"standard input {stdin[:_SHOWN]!r} cannot be read; name a file that can", 126) from error
         raise _launch_error(path, argv, error) from error
     for pipe in pipes.values():
         pipe.close_write_end()

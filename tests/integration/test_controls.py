@@ -25,7 +25,7 @@ LONG = 600.0
 HOLDER = """
 import os, sys
 from pathlib import Path
-from run_cycle_loop.app import identity_of_this_process
+from run_cycle_loop.app.loop import identity_of_this_process
 from run_cycle_loop.controls.lock import InstanceLock
 from run_cycle_loop.kit.clock import SystemClock
 lock = InstanceLock(Path(sys.argv[1]), identity_of_this_process(SystemClock()))

@@ -239,6 +239,25 @@ def test_it_is_named_while_it_runs() -> None:
     assert run.output["stderr"] == f"pipe:[{launched.pipe_inodes[1]}]\n".encode()
 
 
+def test_it_can_be_fed_a_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("fed")
+    fed = bytearray()
+    ended = supervise(
+        ["cat"],
+        ENV,
+        limits=Limits(timeout=30.0),
+        output=lambda _stream, chunk: fed.extend(chunk),
+        stdin=tmp_path / "in",
+    )
+    assert (ended.exit_code, bytes(fed)) == (0, b"fed")
+
+
+def test_a_file_that_is_not_there_to_be_fed_is_not_taken_for_the_command(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"standard input '.*/none' cannot be read") as caught:
+        supervise(["cat"], ENV, limits=Limits(), output=lambda _stream, _chunk: None, stdin=tmp_path / "none")
+    assert caught.value.exit_code == 126
+
+
 # What it prints
 
 

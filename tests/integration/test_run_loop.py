@@ -11,7 +11,7 @@ import pytest
 RUN = """
 import json, os, sys
 from pathlib import Path
-from run_cycle_loop.app import run_loop
+from run_cycle_loop.app.loop import run_loop
 from run_cycle_loop.config.settings import Settings
 given = json.loads(sys.argv[1])
 paths = {key: Path(value) for key, value in given.pop("paths", {}).items()}

@@ -85,9 +85,21 @@ def test_the_first_cycle_leaves_plan_digest_archive_and_control_payload(loop: Lo
     assert unpacked(planned.archive_path) == [digest]
     control = json.loads(loop.control.read_text())
     assert control["continue"] is True
+    assert (control["class"], control["agent"]) == ("ok", "planner")
     assert control["outputs"]["plan"] == str(loop.sandbox / "plan.md")
     assert control["outputs"]["archive"] == str(planned.archive_path)
     assert control["usage"] == {"input_tokens": 0, "output_tokens": 0, "cost_usd": 0}
+
+
+def test_a_digest_left_by_an_agent_is_no_damage_and_is_told(loop: Loop) -> None:
+    first = loop.cycle().experiment
+    session = {"kind": "agent", "timestamp": "2026-03-01T12:01:30.000Z", "agent": "codex", "class": "ok"}
+    kept.record(loop.state, {**session, "summary": "made\nit"}, START)
+    planned = loop.plan()
+    assert "last session of a coding agent: codex ok (made it)" in planned.recap[0]
+    assert "without a readable experiment" not in planned.recap[1]
+    assert f"experiment {first.number}" in planned.recap[1]
+    assert "- codex ok (made it)" in loop.plan_text
 
 
 def test_the_recap_counts_outcomes_and_gives_the_reasons(loop: Loop) -> None:

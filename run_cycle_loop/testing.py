@@ -12,21 +12,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
+from run_cycle_loop.goals.single import SingleGoal
+from run_cycle_loop.model.breakers import BreakerMarks
+from run_cycle_loop.model.enums import Ending, GuardMode, LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import RunnerError, StateError
-from run_cycle_loop.model.ports import History, InFlight, OutputLog, Waited
+from run_cycle_loop.model.ports import History, InFlight, OutputLog, Settled, Waited
 from run_cycle_loop.model.records import (
     ArtifactVerdict,
     CheckResult,
     CycleRecord,
     CycleSpec,
+    Decision,
+    GuardFinding,
     LoopSnapshot,
     RunningCycle,
     RunResult,
     StopRequest,
     SupervisorIdentity,
+    TreeVerdict,
     timestamp,
 )
+from run_cycle_loop.model.spending import Account, EntryKind, LedgerEntry, LedgerState, Unit
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.continuation import Rules
 from run_cycle_loop.supervisor.board import Board
@@ -203,6 +209,40 @@ class ScriptedArtifacts:
         fresh = self._fresh.pop(0)
         path = Path(f"archive-{mark}.jsonl.gz")
         return ArtifactVerdict(fresh=fresh, path=path if fresh else None, detail="new" if fresh else "no new archive")
+
+
+class ScriptedGuard:
+    """Gives scripted answers, and keeps what it was told in ``events``; without answers left, it allows everything."""
+
+    def __init__(self, *answers: Decision | None, allows: dict[str, Any] | None = None) -> None:
+        self.answers = list(answers)  #: to ``admit``, one by one
+        self.allows = allows or {}  #: fields of CycleSpec that ``begin`` sets
+        self.settles = Settled()  #: what ``settle`` gives
+        self.refusals = 0  #: how many times from now on neither begin nor settle can be noted
+        self.events: list[str] = []
+        self.seen: list[CycleRecord] = []
+
+    def admit(self, now: datetime) -> Decision | None:  # noqa: ARG002 - the port's signature
+        """The next answer."""
+        return self.answers.pop(0) if self.answers else None
+
+    def begin(self, spec: CycleSpec) -> CycleSpec:
+        """Note the beginning, and allow what is scripted."""
+        self._refuse()
+        self.events.append(f"begin {spec.number}")
+        return replace(spec, **self.allows)
+
+    def settle(self, spec: CycleSpec, record: CycleRecord, *, launched: bool) -> Settled:
+        """Note the end."""
+        self._refuse()
+        self.events.append(f"settle {spec.number} {record.status}{'' if launched else ' not launched'}")
+        self.seen.append(record)
+        return self.settles
+
+    def _refuse(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise StateError("the guard's state cannot be written")
 
 
 class _Refusals:
@@ -503,7 +543,7 @@ class FakeWorld:
         self.runner = ScriptedRunner(*steps)
         known: dict[str, Any] = {
             "mode": "experimental",
-            "goal": lambda: "plan",
+            "goals": SingleGoal(lambda: "plan"),
             "rules": rules or Rules(iterations=len(steps), backoff=Backoff(jitter=0)),
             "timeout": 300.0,
             "idle_timeout": None,
@@ -542,3 +582,104 @@ class FakeWorld:
     def run(self, *steps: Step, rules: Rules | None = None, **changes: Any) -> Finish:
         """Run these cycles to the loop's end."""
         return self.supervisor(self.plan(*steps, rules=rules, **changes)).run()
+
+
+class InMemoryLedger(_Refusals):
+    """A ledger that lives as long as the object; its entries in ``entries``, each with the account after it."""
+
+    def __init__(self, *, damaged: int = 0) -> None:
+        super().__init__()
+        self.entries: list[tuple[LedgerEntry, Account]] = []
+        self.damaged = damaged  #: lines that cannot be read, after the newest entry
+
+    def load(self) -> LedgerState:
+        """What the end of it says."""
+        measured: dict[Unit, list[float]] = {}
+        for entry, _ in reversed(self.entries):
+            for unit in entry.measured if entry.event is EntryKind.CHARGE else ():
+                measured.setdefault(unit, []).append(entry.amount.of(unit))
+        return LedgerState(
+            account=self.entries[-1][1] if self.entries else None,
+            damaged=self.damaged,
+            measured={unit: tuple(values[:20]) for unit, values in measured.items()},
+        )
+
+    def append(self, entry: LedgerEntry, account: Account) -> None:
+        """Add an entry.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the budget ledger")
+        self.damaged = 0
+        if not self.entries or self.entries[-1] != (entry, account):
+            self.entries.append((entry, account))
+
+
+class InMemoryBreakers(_Refusals):
+    """What is kept of the breakers, in ``marks``."""
+
+    def __init__(self, marks: BreakerMarks | None = None) -> None:
+        super().__init__()
+        self.marks = marks or BreakerMarks()
+
+    def load(self) -> BreakerMarks:
+        """What was saved last."""
+        return self.marks
+
+    def save(self, marks: BreakerMarks) -> None:
+        """Replace it.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the state of the breakers")
+        self.marks = marks
+
+
+class ScriptedWorkTree:
+    """A tree of which only is known how much a cycle writes to it: what ``write`` is told while the cycle runs."""
+
+    def __init__(self, *, cap_files: int = 3) -> None:
+        self.marked: list[CycleSpec] = []
+        self.settled: list[str] = []  #: ids of cycles
+        self.refusal: RunnerError | None = None  #: what the next marks raise
+        self._cap = cap_files
+        self._files = self._bytes = 0
+        self._pending: str | None = None
+
+    def write(self, files: int, size: int = 0) -> None:
+        """Let the cycle create so many files, with so many bytes together."""
+        self._files += files
+        self._bytes += size
+
+    def mark(self, spec: CycleSpec) -> None:
+        """A cycle begins.
+
+        Raises:
+            RunnerError: it was told to refuse.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        self.marked.append(spec)
+        self._files = self._bytes = 0
+        self._pending = spec.cycle_id
+
+    def look(self) -> str | None:
+        """A sentence, once more files were written than a cycle may write."""
+        return f"{self._files} files are more than {self._cap}" if self._files > self._cap else None
+
+    def settle(self, spec: CycleSpec) -> TreeVerdict:
+        """What was written; over the cap it is gone afterwards."""
+        self._pending = None
+        self.settled.append(spec.cycle_id)
+        verdict = TreeVerdict(files=self._files, bytes=self._bytes, fingerprint=f"tree-{self._files}")
+        if sentence := self.look():
+            finding = GuardFinding(guard="write_cap", mode=GuardMode.ENFORCE, ok=False, detail=sentence)
+            verdict = replace(verdict, finding=finding, quarantine=Path("quarantine") / spec.cycle_id)
+            self._files = self._bytes = 0
+        return verdict
+
+    def recover(self) -> TreeVerdict | None:
+        """The verdict on a cycle that was never settled."""
+        return None if self._pending is None else self.settle(make_spec(cycle_id=self._pending))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from run_cycle_loop.app import redactor_for
+from run_cycle_loop.app.redaction import redactor_for
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.sources import resolve, unknown_variables
 from run_cycle_loop.kit.printable import printable

@@ -59,7 +59,7 @@ def run(ctx: click.Context, flags: dict[str, Any]) -> int:
     if resolved.settings.dry_run:
         return _dry_run(resolved)
     signals.hold()
-    from run_cycle_loop.app import run_loop  # noqa: PLC0415 - a usage error need not load the whole house
+    from run_cycle_loop.app.loop import run_loop  # noqa: PLC0415 - a usage error need not load the whole house
 
     return run_loop(resolved.settings, os.environ, reread).exit_code
 
@@ -72,7 +72,7 @@ def _warn_of_unknown_variables() -> None:
 
 
 def _dry_run(resolved: Resolved) -> int:
-    from run_cycle_loop.app import preview  # noqa: PLC0415
+    from run_cycle_loop.app.preview import preview  # noqa: PLC0415
     from run_cycle_loop.cli.checks import show_report  # noqa: PLC0415
 
     found = preview(resolved.settings, os.environ)

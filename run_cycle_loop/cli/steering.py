@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from run_cycle_loop.app import Paths
+from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.controls import lock, stop_file

@@ -5,14 +5,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from run_cycle_loop.app import Paths
+from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
@@ -59,12 +59,43 @@ def status(flags: dict[str, Any], *, as_json: bool) -> int:
         is_alive=_is_alive,
         stop_file_present=stop_file.is_present(settings.stop_file),
         now=_now(),
+        guards=_guards(settings),
     )
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:
         click.echo(status_view.render(found, width=_width(), style=_style()), nl=False, color=_style().colour)
     return 0
+
+
+def _guards(settings: Settings) -> Iterator[status_view.Row]:
+    """How the guards stand, where there is anything to say; what cannot be read is said, and hides nothing else."""
+    paths = Paths.of(settings)
+    if paths.consent_audit.exists() or paths.consent_audit.with_suffix(".head").exists():
+        from run_cycle_loop.report import consent as consent_view  # noqa: PLC0415 - only where there is any
+        from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
+
+        chain = AuditChain(paths.consent_audit, _now)
+        yield from _row("consent", lambda: consent_view.summary(chain.entries(), _now()))
+    if paths.budget_ledger.exists() or settings.budget:
+        from run_cycle_loop.cli.budget import standing as budgets  # noqa: PLC0415
+        from run_cycle_loop.report import budget as budget_view  # noqa: PLC0415
+
+        yield from _row("budget", lambda: budget_view.summary(budgets(settings, _now())))
+    if paths.breakers.exists():
+        from run_cycle_loop.cli.breaker import standing as breakers  # noqa: PLC0415
+        from run_cycle_loop.report import breakers as breaker_view  # noqa: PLC0415
+
+        yield from _row("breaker", lambda: breaker_view.summary(breakers(settings)[0]))
+
+
+def _row(label: str, look: Callable[[], tuple[str, str | None] | None]) -> Iterator[status_view.Row]:
+    try:
+        said = look()
+    except RunCycleLoopError as error:
+        said = str(error), "red"
+    if said:
+        yield label, *said
 
 
 def _snapshot(settings: Settings) -> LoopSnapshot | None:
@@ -171,7 +202,7 @@ def _print(blocks: Iterator[bytes]) -> None:
 @options
 def check(flags: dict[str, Any], *, as_json: bool) -> int:
     """Check now what must hold before a cycle; exit code 0 where it does, 1 where it does not."""
-    from run_cycle_loop.app import preview  # noqa: PLC0415
+    from run_cycle_loop.app.preview import preview  # noqa: PLC0415
     from run_cycle_loop.cli.checks import report_as_dict, show_report  # noqa: PLC0415
 
     report = preview(resolve(flags, os.environ, Path.cwd()).settings, os.environ).report

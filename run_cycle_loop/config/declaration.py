@@ -15,8 +15,12 @@ class Group(StrEnum):
     """The headings of ``run --help`` and of the documentation page, in their order."""
 
     CYCLE = "Cycle"
+    AGENT = "Agent"
+    GOALS = "Goals"
     LOOP = "Loop"
     FAILURES = "Failures"
+    GUARDS = "Guards"
+    BUDGETS = "Budgets"
     CONTROLS = "Controls"
     PREREQUISITES = "Prerequisites"
     ARTIFACTS = "Artifacts"

@@ -3,21 +3,46 @@
 # ruff: noqa: RUF009 - setting() is dataclasses.field()
 
 import glob
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from run_cycle_loop.config import kinds
 from run_cycle_loop.config.declaration import Group, Option, following, setting
+from run_cycle_loop.config.kinds import Kind
+from run_cycle_loop.model.enums import GuardMode, Role
+from run_cycle_loop.model.spending import Limit
+from run_cycle_loop.policies.breakers import SpendRate, parse_spend_rate, show_spend_rate
+from run_cycle_loop.policies.budgets import parse_limit, show_limit
+from run_cycle_loop.policies.goals import Order
+from run_cycle_loop.policies.prices import Prices, parse_prices, show_prices
 
 FILE_NAME = "run-cycle-loop.toml"
+DEFAULT_CYCLE_SCRIPT = Path("scripts/run_cycle.sh")
 DEFAULT_PREREQ_SCRIPT = Path("scripts/check_run_cycle_prereqs.py")
 DEFAULT_GOAL = (
     "Write a three-bullet recap of the last run and plan one next experiment with measurable success criteria."
 )
 _MIB = 1024**2
+
+
+def _count_or(words: str) -> Callable[[int | None], str]:
+    """Shows a count, or what stands in its place where none is set."""
+    return lambda value: words if value is None else str(value)
+
+
+def _limit() -> Kind[Limit]:
+    return Kind(noun="a budget such as usd=20/day", metavar="LIMIT", parse=parse_limit, show=show_limit)
+
+
+def _spend_rate() -> Kind[SpendRate]:
+    return Kind(noun="a rate such as 10usd/30m", metavar="RATE", parse=parse_spend_rate, show=show_spend_rate)
+
+
+def _prices() -> Kind[Prices]:
+    return Kind(noun="prices such as input=1.25,output=10", metavar="PRICES", parse=parse_prices, show=show_prices)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,26 +55,11 @@ class Settings:
         "Passed to the cycle as its first argument.",
         default="experimental",
     )
-    goal: str = setting(
-        Group.CYCLE,
-        kinds.prose(),
-        "Passed to the cycle as its second argument.",
-        default=DEFAULT_GOAL,
-        default_text="a recap and one next experiment",
-        private=True,
-    )
-    goal_file: Path | None = setting(
-        Group.CYCLE,
-        kinds.optional(kinds.path()),
-        "Take the goal from this file, read again before every cycle.",
-        default=None,
-        cycle_file=True,
-    )
     cycle_script: Path = setting(
         Group.CYCLE,
         kinds.path(),
         "What a cycle runs, called as PATH MODE GOAL.",
-        default=Path("scripts/run_cycle.sh"),
+        default=DEFAULT_CYCLE_SCRIPT,
         cycle_file=True,
     )
     command: tuple[str, ...] = setting(
@@ -69,9 +79,6 @@ class Settings:
     idle_timeout: float | None = setting(
         Group.CYCLE, kinds.optional(kinds.duration()), "End a cycle that prints nothing for this long.", default=None
     )
-    cap_writes: int = setting(
-        Group.CYCLE, kinds.count(), "How many writes a cycle is allowed; passed to it.", default=3
-    )
     sandbox_reset: bool = setting(Group.CYCLE, kinds.switch(), "Clear the sandbox between cycles.", default=False)
     sandbox_dir: Path = setting(
         Group.CYCLE, kinds.path(metavar="DIR"), "Where a cycle may write; passed to it.", default=Path("sandbox")
@@ -88,6 +95,118 @@ class Settings:
         "Variables whose values are never shown, beside *KEY*, *TOKEN*, *SECRET*, *PASSWORD*.",
         default=(),
         restart=True,
+    )
+
+    agent: str = setting(
+        Group.AGENT,
+        kinds.line(metavar="NAME", longest=100),
+        "Who does the work; see `run-cycle-loop agents`. auto: the first one installed, else the planner.",
+        default="auto",
+    )
+    model: str | None = setting(
+        Group.AGENT,
+        kinds.optional(kinds.line(metavar="MODEL", longest=200)),
+        "The agent's model.",
+        default=None,
+        default_text="the agent's own choice",
+    )
+    role: str = setting(
+        Group.AGENT,
+        kinds.choice(*Role, metavar="ROLE"),
+        "write, or read-only: an agent that changes nothing in the workdir.",
+        default="write",
+    )
+    workdir: Path = following(
+        Group.AGENT,
+        kinds.path(metavar="DIR"),
+        "Where the agent works, and what the write caps measure; a folder in the working directory.",
+        default_text="the sandbox",
+    )
+    agent_command: str | None = setting(
+        Group.AGENT,
+        kinds.optional(kinds.line(metavar="LINE", longest=4096)),
+        "For --agent command: its command line, with {prompt_file} {workdir} {result_file} {model}; no shell.",
+        default=None,
+        private=True,
+    )
+    agent_script: Path | None = setting(
+        Group.AGENT,
+        kinds.optional(kinds.path()),
+        "For --agent scripted: the steps to replay.",
+        default=None,
+        cycle_file=True,
+    )
+    agent_args: str | None = setting(
+        Group.AGENT,
+        kinds.optional(kinds.line(metavar="ARGS", longest=4096)),
+        "Further arguments for the agent's command line, quoted as for a shell.",
+        default=None,
+        private=True,
+    )
+    agent_schema: Path | None = setting(
+        Group.AGENT,
+        kinds.optional(kinds.path()),
+        "A JSON Schema that the agent's final answer is to follow.",
+        default=None,
+        cycle_file=True,
+    )
+    isolate: str = setting(
+        Group.AGENT,
+        kinds.choice("auto", "bwrap", "none", metavar="HOW"),
+        "Keep the agent to its workdir with bubblewrap: auto (where it works), bwrap (or not at all), none.",
+        default="auto",
+    )
+    assume_yes: bool = setting(
+        Group.AGENT,
+        kinds.switch(),
+        "Let a coding agent work without a person to ask; needs a live grant of consent.",
+        default=True,
+    )
+
+    goal: str = setting(
+        Group.GOALS,
+        kinds.prose(),
+        "Passed to the cycle as its second argument.",
+        default=DEFAULT_GOAL,
+        default_text="a recap and one next experiment",
+        private=True,
+    )
+    goal_file: Path | None = setting(
+        Group.GOALS,
+        kinds.optional(kinds.path()),
+        "Take the goal from this file, read again before every cycle.",
+        default=None,
+        cycle_file=True,
+    )
+    goals: Path | None = setting(
+        Group.GOALS,
+        kinds.optional(kinds.path()),
+        "Take the goals from this file: one on each line, or YAML with weights.",
+        default=None,
+        cycle_file=True,
+    )
+    goal_order: str = setting(
+        Group.GOALS,
+        kinds.choice(*Order, metavar="ORDER"),
+        "How they are taken: round-robin, random (by weight), or until-done (each until a cycle says so).",
+        default="round-robin",
+    )
+    goal_seed: int | None = setting(
+        Group.GOALS,
+        replace(kinds.count(), show=_count_or("drawn once")),
+        "The seed of a random order; it is in the record of each cycle.",
+        default=None,
+        default_text="drawn once, and kept",
+    )
+    goal_command: str | None = setting(
+        Group.GOALS,
+        kinds.optional(kinds.line(metavar="LINE", longest=4096)),
+        "Take the goal from the first line that this command prints; no shell.",
+        default=None,
+        private=True,
+    )
+    goal_timeout: float = setting(
+        Group.GOALS, kinds.duration(above_zero=True), "How long that command may take.", default=30.0
     )
 
     iterations: int = setting(
@@ -114,6 +233,110 @@ class Settings:
     max_backoff: float = setting(Group.FAILURES, kinds.duration(), "The longest wait after a failure.", default=1800.0)
     backoff_jitter: float = setting(
         Group.FAILURES, kinds.number(least=0, most=1), "The random part of a wait, as a fraction of it.", default=0.1
+    )
+
+    write_guard: str = following(
+        Group.GUARDS,
+        kinds.choice(*GuardMode, metavar="MODE"),
+        "What becomes of a cycle that writes too much: off, warn, or enforce: it fails and is undone.",
+        default_text="enforce; off for a command of your own",
+    )
+    cap_writes: int | None = setting(
+        Group.GUARDS,
+        replace(kinds.count(), show=_count_or("3, or 200 for a coding agent")),
+        "How many files a cycle may create, change or delete in the workdir.",
+        default=None,
+        default_text="3; 200 for a coding agent",
+    )
+    cap_bytes: int = setting(
+        Group.GUARDS, kinds.size(), "How many bytes those files may have together.", default=100 * _MIB
+    )
+    consent_guard: str = setting(
+        Group.GUARDS,
+        kinds.choice(*GuardMode, metavar="MODE"),
+        "Whether a coding agent needs a live grant: off, warn or enforce; see `run-cycle-loop consent`.",
+        default="enforce",
+    )
+    git_check: str = setting(
+        Group.GUARDS,
+        kinds.choice("off", "warn", "require", metavar="MODE"),
+        "Whether the workdir's checkout must be up to date: off, warn or require.",
+        default="off",
+    )
+    git_update: str = setting(
+        Group.GUARDS,
+        kinds.choice("off", "ff-only", metavar="HOW"),
+        "Fetch before that check, and fast-forward where nothing stands in the way.",
+        default="off",
+    )
+    git_fetch_age: float | None = setting(
+        Group.GUARDS, kinds.optional(kinds.duration()), "The oldest last fetch that is up to date.", default=None
+    )
+    git_timeout: float = setting(
+        Group.GUARDS, kinds.duration(above_zero=True), "How long git may take in all.", default=30.0
+    )
+    breaker_guard: str = setting(
+        Group.GUARDS,
+        kinds.choice(*GuardMode, metavar="MODE"),
+        "What the breakers do: off, warn, or enforce: the loop ends; see `run-cycle-loop breaker`.",
+        default="enforce",
+    )
+    no_progress: int = setting(
+        Group.GUARDS, kinds.count(), "Break after so many cycles that left the workdir as it was; 0: never.", default=5
+    )
+    storm_cycles: int = setting(
+        Group.GUARDS, kinds.count(), "Break after so many short cycles in a row; 0: never.", default=10
+    )
+    storm_seconds: float = setting(Group.GUARDS, kinds.duration(), "Shorter than this is short.", default=5.0)
+    spend_rate: SpendRate | None = setting(
+        Group.GUARDS,
+        kinds.optional(_spend_rate()),
+        "Break when more is spent in less time, such as 10usd/30m.",
+        default=None,
+    )
+
+    budget: tuple[Limit, ...] = setting(
+        Group.BUDGETS,
+        kinds.listing(_limit()),
+        "A limit for each cycle, day (UTC) or run: usd=5/cycle, usd=20/day, tokens=2M/day, time=3h/run, cycles=40/day.",
+        default=(),
+        default_text="none",
+    )
+    on_budget: str = setting(
+        Group.BUDGETS,
+        kinds.choice("stop", "wait", metavar="WHAT"),
+        "When a budget is spent: stop, or wait for the next day.",
+        default="stop",
+    )
+    budget_guard: str = setting(
+        Group.BUDGETS,
+        kinds.choice(*GuardMode, metavar="MODE"),
+        "What a spent budget does: off, warn or enforce.",
+        default="enforce",
+    )
+    estimate_usd: float = setting(
+        Group.BUDGETS,
+        kinds.number(least=0, most=1_000_000),
+        "Charged for an agent's cycle that tells no cost, until costs are known.",
+        default=2.0,
+    )
+    estimate_tokens: int = setting(
+        Group.BUDGETS,
+        kinds.count(),
+        "Charged for an agent's cycle that tells no tokens, until tokens are known.",
+        default=500_000,
+    )
+    prices: Prices | None = setting(
+        Group.BUDGETS,
+        kinds.optional(_prices()),
+        "USD per million tokens, for agents that tell no cost: input=1.25,output=10,cached=0.125.",
+        default=None,
+    )
+    limit_margin: float = setting(
+        Group.BUDGETS, kinds.duration(), "Wait this much longer than a rate limit says.", default=60.0
+    )
+    max_limit_wait: float = setting(
+        Group.BUDGETS, kinds.duration(above_zero=True), "The longest wait for one rate limit.", default=86400.0
     )
 
     stop_file: Path = following(
@@ -270,6 +493,8 @@ class Settings:
             "stop_file": state_dir / "run_cycle.stop",
             "history_path": state_dir / "run_cycle_history.jsonl",
             "archive_glob": None if values.get("command") else planner_archives(state_dir),
+            "workdir": values.get("sandbox_dir", Path("sandbox")),
+            "write_guard": GuardMode.OFF if values.get("command") else GuardMode.ENFORCE,
         }
         return cls(**(follow | values))
 

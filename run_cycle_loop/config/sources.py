@@ -7,6 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from run_cycle_loop.config.agents import check_agent, check_budget, check_workdir
 from run_cycle_loop.config.declaration import PREFIX, Option, closest
 from run_cycle_loop.config.files import goal_text, look_for, read_table
 from run_cycle_loop.config.kinds import quoted
@@ -19,7 +20,9 @@ from run_cycle_loop.config.settings import (
 from run_cycle_loop.model.errors import ConfigError
 
 #: Handed to every cycle beside some of the options, so a loop inside of a cycle sees them; they set nothing.
-CHILD_VARIABLES = frozenset({"RUN_CYCLE_ID", "RUN_CYCLE_NUMBER", "RUN_CYCLE_CONTROL_FILE"})
+CHILD_VARIABLES = frozenset(
+    f"{PREFIX}{name}" for name in ("ID", "NUMBER", "CONTROL_FILE", "ALLOWED_USD", "ALLOWED_TOKENS")
+)
 
 _SYSTEMD = {"state_dir": "STATE_DIRECTORY", "log_dir": "LOGS_DIRECTORY"}
 
@@ -122,6 +125,10 @@ def resolve(
     if cycle_files:
         _look_for_cycle_files(given, values, cwd)
         _spare_what_is_ours(settings, cwd)
+        check_agent(settings)
+        check_budget(settings)
+        if "workdir" in given:
+            check_workdir(settings, cwd)
     return Resolved(settings=settings, sources=origins)
 
 
@@ -133,10 +140,10 @@ def require_cycle(settings: Settings) -> None:
     """
     if settings.command and not settings.command[0].strip():
         raise ConfigError(f"the command's first word is {quoted(settings.command[0])}; name a program")
-    if not settings.command and not os.path.lexists(settings.cycle_script):
+    if not settings.command and settings.agent == "auto" and not os.path.lexists(settings.cycle_script):
         raise ConfigError(
             f"there is no cycle to run: {quoted(str(settings.cycle_script))} does not exist and no command was given; "
-            "pass `-- COMMAND` or `--cycle-script PATH`"
+            "pass `--agent NAME`, `-- COMMAND` or `--cycle-script PATH`"
         )
 
 
@@ -223,11 +230,33 @@ def _from_file(path: Path, cwd: Path, item: _Given | None) -> dict[str, _Given]:
     }
 
 
+#: The ways to say what the goal is; two of the first three on one level contradict each other.
+_GOALS = ("goal_command", "goals", "goal_file", "goal")
+
+
 def _let_higher_win(given: dict[str, _Given]) -> None:
-    """Drop what another setting of a higher source replaces: two ways to say what runs, two to say its goal."""
-    for word, replaced_by in (("command", "cycle_script"), ("goal_file", "goal")):
+    """Drop what another setting of a higher source replaces: the ways to say what runs, and those to say its goal."""
+    _let_highest_goal_win(given)
+    for word, replaced_by in (("command", "cycle_script"), ("command", "agent")):
         if word in given and replaced_by in given and given[replaced_by].origin.source > given[word].origin.source:
             del given[word]
+    command, agent = given.get("command"), given.get("agent")
+    if command and agent:
+        if command.origin.source == agent.origin.source and agent.raw != "auto":
+            raise agent.refuse(agent.raw, f"contradicts {command.where}; give one of the two")
+        del given["agent"]
+
+
+def _let_highest_goal_win(given: dict[str, _Given]) -> None:
+    said = [name for name in _GOALS if name in given]
+    highest = max((given[name].origin.source for name in said), default=Source.DEFAULT)
+    for name in said:
+        if given[name].origin.source < highest:
+            del given[name]
+    first, *others = [name for name in _GOALS[:3] if name in given] or [""]
+    if others:
+        other = given[others[0]]
+        raise other.refuse(other.raw, f"contradicts {given[first].where}; give one of the two")
 
 
 def _leave_outer_history(given: dict[str, _Given]) -> None:

@@ -34,3 +34,7 @@ class RunnerError(RunCycleLoopError):
     def __init__(self, message: str, *, exit_code: int = 126) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ClientError(RunCycleLoopError):
+    """A far end (a remote repository, an API) did not answer as it should; each client has its own kind of it."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.records import (
@@ -22,6 +22,10 @@ from run_cycle_loop.model.records import (
     StopRequest,
     TreeVerdict,
 )
+
+if TYPE_CHECKING:  # a loop without budgets and breakers does not pay for their words
+    from run_cycle_loop.model.breakers import BreakerMarks
+    from run_cycle_loop.model.spending import Account, LedgerEntry, LedgerState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +187,46 @@ class Guard(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """What cycles cost, durably: a line before each one, and a line after it."""
+
+    def load(self) -> "LedgerState":
+        """What the end of the ledger says, at a cost that does not grow with it.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        ...
+
+    def append(self, entry: "LedgerEntry", account: "Account") -> None:
+        """Add an entry, with the account as it is after it; both are durable when this returns.
+
+        Raises:
+            StateError: they are not known to be durable.
+        """
+        ...
+
+
+class BreakerStore(Protocol):
+    """What is kept of the breakers beside the history. Losing it must not close one that is open."""
+
+    def load(self) -> "BreakerMarks":
+        """What is kept; where that is damaged, it is set aside, and the breakers are open from then on.
+
+        Raises:
+            StateError: it cannot be read, or not be set aside.
+        """
+        ...
+
+    def save(self, marks: "BreakerMarks") -> None:
+        """Replace it, durably.
+
+        Raises:
+            StateError: that cannot be done.
+        """
+        ...
+
+
 class WorkTree(Protocol):
     """The tree that a cycle works in, measured from outside of it."""
 
@@ -200,6 +244,10 @@ class WorkTree(Protocol):
 
     def settle(self, spec: CycleSpec) -> TreeVerdict:
         """Measure what the cycle did; what is over a cap is parked, and the tree put back as it was."""
+        ...
+
+    def recover(self) -> TreeVerdict | None:
+        """The same for a cycle that was marked and whose supervisor did not survive it; None where there is none."""
         ...
 
 

@@ -151,6 +151,7 @@ class CheckResult:
     ok: bool
     detail: str  #: one line: what was found, and what to do where it is not ok
     required: bool = True
+    guard: str | None = None  #: the guard that asks; what it finds is kept in the record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,6 +257,16 @@ class CycleRecord:
     charged: Mapping[str, Any] | None = None  #: what the budgets were charged: usd, tokens, seconds, estimated
     supervisor: SupervisorIdentity | None = None
 
+    @property
+    def charged_usd(self) -> float:
+        """What the budgets were charged for it, in USD; what cannot be read counts as nothing."""
+        return _amount(self.charged, "usd")
+
+    @property
+    def charged_tokens(self) -> int:
+        """What the budgets were charged for it, in tokens."""
+        return int(_amount(self.charged, "tokens"))
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of one history line."""
         return {**_flat(self), "supervisor": _flat(self.supervisor) if self.supervisor else None}
@@ -319,6 +330,13 @@ def identity_of(value: object) -> SupervisorIdentity | None:
         return None
 
 
+def _amount(charged: Mapping[str, Any] | None, unit: str) -> float:
+    try:
+        return reading.seconds((charged or {}).get(unit))
+    except ValueError:
+        return 0.0
+
+
 def _flat(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
@@ -358,6 +376,7 @@ class RunningCycle:
     leader_pid: int | None = None
     leader_start_ticks: int | None = None
     output_inodes: tuple[int, ...] = ()  #: the pipes that the cycle's processes write to
+    agent: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of the in-flight slot."""
@@ -383,7 +402,7 @@ _RUNNING_READERS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("cycle_id", "mode", "goal", "started_at", "boot_id"), reading.text),
     **dict.fromkeys(("number", "supervisor_pid"), reading.count),
     **dict.fromkeys(("leader_pid", "leader_start_ticks"), reading.whole_or_none),
-    "log_path": reading.text_or_none,
+    **dict.fromkeys(("log_path", "agent"), reading.text_or_none),
     "output_inodes": reading.counts,
 }
 
@@ -404,6 +423,8 @@ class LoopSnapshot:
     consecutive_failures: int = 0
     stale_cycles: int = 0
     last_cycle: Mapping[str, Any] | None = None  #: cycle_id, number, status, reason, finished_at, duration, log
+    charged_usd: float = 0.0  #: all that the budgets were charged, estimates included
+    charged_tokens: int = 0
     last_success_at: str | None = None
     last_archive: str | None = None
     next_run_at: str | None = None
@@ -437,6 +458,7 @@ class LoopSnapshot:
             "stale_cycles",
             "state_errors",
             "observer_errors",
+            "charged_tokens",
         )
         texts = ("updated_at", "note")
         try:
@@ -451,6 +473,7 @@ class LoopSnapshot:
                 "counts": counts,
                 "last_cycle": dict(last) if last is not None else None,
                 "stop_reason": StopReason(reason) if reason is not None else None,
+                "charged_usd": reading.seconds(value.get("charged_usd")),
                 **{name: reading.count(value.get(name)) for name in numbers},
                 **{name: reading.text(value.get(name)) for name in texts},
                 **{
@@ -472,6 +495,8 @@ class LoopSnapshot:
             counts=counts,
             success_count=self.success_count + success,
             failure_count=self.failure_count + record.status.is_failure,
+            charged_usd=round(self.charged_usd + record.charged_usd, 6),
+            charged_tokens=self.charged_tokens + record.charged_tokens,
         )
 
     def showing(self, record: CycleRecord) -> "LoopSnapshot":
@@ -491,6 +516,9 @@ class LoopSnapshot:
                 "finished_at": finished_at,
                 "duration_seconds": record.duration_seconds,
                 "log_path": record.log_path,
+                "agent": record.agent,
+                "advice": record.advice,
+                "guards": list(record.guards),
             },
             last_success_at=finished_at if record.status is Outcome.SUCCESS else self.last_success_at,
             last_archive=record.archive_path if record.archive_created else self.last_archive,

@@ -26,6 +26,9 @@ _Fields = MutableMapping[str, Any]
 _CALM = frozenset({Outcome.SUCCESS, Outcome.INTERRUPTED, Outcome.SKIPPED})
 
 
+_FINDING = ("guard", "mode", "detail")
+
+
 class LoggerFactory(Protocol):
     """Narrows the log to one speaker: ``run``, ``cycle``, ``runner``."""
 
@@ -143,6 +146,8 @@ class LogObserver:
                 self._log.warning("loop.held", **facts)
             case LoopState.BACKOFF:
                 self._log.info("loop.backoff", **facts, consecutive_failures=snapshot.consecutive_failures)
+            case LoopState.WAITING if snapshot.note:
+                self._log.info("loop.waiting", **facts)
             case LoopState.STARTING:
                 self._log.info("loop.started", recorded_cycles=snapshot.seq)
             case LoopState.STOPPING if snapshot.cycle:
@@ -154,6 +159,8 @@ class LogObserver:
         """One line a cycle; a second one in the cycle at which its archive counts as stale, and only in that one."""
         say = self._log.info if record.status in _CALM else self._log.warning
         say("cycle.finished", **_facts_of(record, stopping=snapshot.state is LoopState.STOPPING))
+        for finding in record.guards:
+            self._log.warning("guard.finding", number=record.number, **{key: finding.get(key) for key in _FINDING})
         # A cycle of which no archive is expected carries the count along unchanged: it must not alert again.
         if self._stale_after and snapshot.stale_cycles == self._stale_after and record.archive_created is False:
             self._log.warning("artifact.stale", cycles=snapshot.stale_cycles, last_archive=snapshot.last_archive)
@@ -171,6 +178,9 @@ def _facts_of(record: CycleRecord, *, stopping: bool) -> Mapping[str, Any]:
         "reason": record.reason or None,
         "consecutive_failures": record.consecutive_failures or None,
         "next": None if delay is None else format_duration(delay),
+        "agent": record.agent,
+        "usd": record.charged_usd or None,
+        "tokens": record.charged_tokens or None,
         "stderr": _last_line(record.stderr_tail) if record.status not in _CALM else None,
         "log": record.log_path,
         "log_error": record.log_error,

@@ -62,6 +62,12 @@ def _count_families(snapshot: LoopSnapshot) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "run_cycle_observer_errors", "Failures of metrics, logs and notifications.", value=snapshot.observer_errors
     )
+    yield CounterMetricFamily(
+        "run_cycle_charged_usd", "What the budgets were charged in USD, estimates included.", value=snapshot.charged_usd
+    )
+    yield CounterMetricFamily(
+        "run_cycle_charged_tokens", "What the budgets were charged in tokens.", value=snapshot.charged_tokens
+    )
     state = GaugeMetricFamily("run_cycle_state", "1 for the state that the loop is in.", labels=["state"])
     for name in LoopState:
         state.add_metric([name], float(name is snapshot.state))

@@ -1,11 +1,12 @@
 """What a cycle came to: the one place that assigns an outcome."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from run_cycle_loop.model.enums import Ending, Outcome
+from run_cycle_loop.model.enums import AgentClass, Ending, GuardMode, Outcome
 from run_cycle_loop.model.errors import RunnerError
-from run_cycle_loop.model.records import ArtifactVerdict, CycleSpec, PrerequisiteReport, RunResult
+from run_cycle_loop.model.records import AgentReport, ArtifactVerdict, CycleSpec, PrerequisiteReport, RunResult
 
 TIMED_OUT = 124  #: the exit code of coreutils ``timeout``; only where *we* timed it out
 
@@ -17,6 +18,7 @@ class Verdict:
     outcome: Outcome
     reason: str
     return_code: int | None = None
+    report: AgentReport | None = None  #: what the cycle said of its agent, where that was heard
 
 
 def judge_skipped(report: PrerequisiteReport) -> Verdict:
@@ -38,23 +40,48 @@ def judge_run(spec: CycleSpec, result: RunResult, artifact: ArtifactVerdict | No
         result: what was observed.
         artifact: whether a fresh archive came; None where none is expected.
     """
-    outcome, reason = _judge_ending(spec, result) or _judge_exit(result, artifact)
-    return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result))
+    ending = _judge_guards(result) or _judge_ending(spec, result)
+    if ending is not None:
+        return Verdict(outcome=ending[0], reason=ending[1], return_code=_return_code(result))
+    try:
+        report = AgentReport.from_control(result.control)
+    except ValueError as error:
+        # Doubt: a cycle that says how its agent ended, in words that nobody knows, is not believed to have gone well.
+        reason = f"its control file tells the agent's end in words that cannot be understood: {error}"
+        return Verdict(outcome=Outcome.FAILED, reason=reason, return_code=_return_code(result))
+    judge = _AGENT_ENDS.get(report.ended) if report else None
+    if report is None or judge is None:
+        outcome, reason = _judge_exit(result, artifact)
+        return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result), report=report)
+    return judge(report, result, artifact)
+
+
+def _judge_guards(result: RunResult) -> tuple[Outcome, str] | None:
+    """The verdict where something of it lives on, or where what it wrote had to be undone."""
+    if result.survivors:
+        return Outcome.ERROR, f"{result.survivors} processes could not be ended, not even by SIGKILL"
+    finding = result.tree.finding if result.tree else None
+    if finding is not None and not finding.ok and finding.mode is GuardMode.ENFORCE:
+        return Outcome.FAILED, f"{finding.guard}: {finding.detail}"
+    if result.ending is Ending.GUARD:
+        return Outcome.FAILED, "write_cap: was ended over a write cap, though less stands there now"
+    return None
 
 
 def _judge_ending(spec: CycleSpec, result: RunResult) -> tuple[Outcome, str] | None:
-    """The verdict where we ended it, or could not."""
-    if result.survivors:
-        return Outcome.ERROR, f"{result.survivors} processes could not be ended, not even by SIGKILL"
+    """The verdict where we ended it."""
+    timed_out = f"ran past its timeout of {spec.timeout or 0:g} s"
+    if spec.allowed_seconds is not None and spec.timeout == spec.allowed_seconds:
+        timed_out += ", all that its budget had left"
     return {
-        Ending.TIMEOUT: (Outcome.TIMEOUT, f"ran past its timeout of {spec.timeout or 0:g} s"),
+        Ending.TIMEOUT: (Outcome.TIMEOUT, timed_out),
         Ending.IDLE_TIMEOUT: (Outcome.TIMEOUT, f"printed nothing for {spec.idle_timeout or 0:g} s"),
         Ending.INTERRUPT: (Outcome.INTERRUPTED, "ended on the operator's word"),
     }.get(result.ending)
 
 
 def _judge_exit(result: RunResult, artifact: ArtifactVerdict | None) -> tuple[Outcome, str]:
-    """The verdict where it ended by itself."""
+    """The verdict where it ended by itself, and no agent says otherwise."""
     if result.signal is not None:
         return Outcome.FAILED, f"ended by {_signal_name(result.signal)}"
     if result.exit_code != 0:
@@ -64,10 +91,42 @@ def _judge_exit(result: RunResult, artifact: ArtifactVerdict | None) -> tuple[Ou
     return Outcome.SUCCESS, "exit code 0"
 
 
+def _told(outcome: Outcome, return_code: int | None = None) -> Callable[..., Verdict]:
+    """A verdict that is the agent's own report, whatever the exit code: agents leave with 0 after all of these."""
+
+    def verdict(report: AgentReport, result: RunResult, _artifact: ArtifactVerdict | None) -> Verdict:
+        words = "; ".join(filter(None, (report.reason, report.advice)))
+        code = _return_code(result) if return_code is None else return_code
+        reason = f"{report.ended}: {words}" if words else str(report.ended)
+        return Verdict(outcome=outcome, reason=reason, return_code=code, report=report)
+
+    return verdict
+
+
+def _no_change(report: AgentReport, result: RunResult, artifact: ArtifactVerdict | None) -> Verdict:
+    outcome, reason = _judge_exit(result, artifact)
+    if outcome is Outcome.SUCCESS:
+        outcome, reason = Outcome.DEGRADED, f"no_change: {report.reason or 'the agent changed nothing'}"
+    return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result), report=report)
+
+
+#: How an agent's report is read where its cycle ended by itself; ``ok`` is for the exit code to confirm.
+_AGENT_ENDS = {
+    AgentClass.NO_CHANGE: _no_change,
+    AgentClass.TOOL_ERROR: _told(Outcome.FAILED),
+    AgentClass.AUTH: _told(Outcome.FAILED),
+    AgentClass.BUDGET: _told(Outcome.FAILED),
+    AgentClass.PERMISSION_DENIED: _told(Outcome.FAILED),
+    AgentClass.RATE_LIMITED: _told(Outcome.RATE_LIMITED),
+    AgentClass.TIMEOUT: _told(Outcome.TIMEOUT, TIMED_OUT),
+    AgentClass.INTERRUPTED: _told(Outcome.INTERRUPTED),
+}
+
+
 def next_streak(streak: int, outcome: Outcome) -> int:
     """Consecutive failures after this outcome: only a success ends the streak.
 
-    A degraded or interrupted cycle neither lengthens it nor proves that the trouble is over.
+    A degraded, interrupted or rate-limited cycle neither lengthens it nor proves that the trouble is over.
     """
     if outcome.is_failure:
         return streak + 1

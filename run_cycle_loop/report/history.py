@@ -13,6 +13,7 @@ from run_cycle_loop.report.text import Style, colour_of, moment, pad, span
 
 _OUTCOME = max(len(outcome) for outcome in Outcome)
 _WIDE = 100  #: columns from which on a date is shown with its year
+_WIDER = 120  #: columns from which on it is told what a cycle was charged
 
 
 def select(
@@ -55,7 +56,8 @@ def table(records: Iterable[CycleRecord], *, width: int, style: Style, now: date
     """A header and a line for each record; the reason takes what is left of the width."""
     when = "%Y-%m-%d %H:%M:%S" if width >= _WIDE else "%m-%d %H:%M:%S"
     stamp = len(f"{now:{when}}")
-    head = f"{'cycle':>6}  {'finished':<{stamp}}  {'outcome':<{_OUTCOME}}  {'took':>6}  {'code':<6}  reason"
+    spent = f"{'spent':>8}  " if width >= _WIDER else ""
+    head = f"{'cycle':>6}  {'finished':<{stamp}}  {'outcome':<{_OUTCOME}}  {'took':>6}  {'code':<6}  {spent}reason"
     yield style.paint(style.fit(head, width).rstrip(), bold=True)
     for record in records:
         at = _finished(record)
@@ -66,7 +68,8 @@ def table(records: Iterable[CycleRecord], *, width: int, style: Style, now: date
 def _row(record: CycleRecord, finished: str, width: int, style: Style) -> str:
     before = f"{record.number:>6}  {finished}  "
     outcome = f"{record.status:<{_OUTCOME}}"
-    after = f"  {span(record.duration_seconds):>6}  {_code(record):<6}  {record.reason}".rstrip()
+    spent = f"{_spent(record):>8}  " if width >= _WIDER else ""
+    after = f"  {span(record.duration_seconds):>6}  {_code(record):<6}  {spent}{record.reason}".rstrip()
     if len(before) + len(outcome) > width:
         return style.fit(before + outcome, width)
     rest = style.fit(after, width - len(before) - len(outcome))
@@ -81,3 +84,12 @@ def _code(record: CycleRecord) -> str:
         return signal.Signals(record.signal).name.removeprefix("SIG")
     except ValueError:
         return f"SIG {record.signal}"
+
+
+def _spent(record: CycleRecord) -> str:
+    """What the budgets were charged, in money where there is a price; with a ~ where some of it is an estimate."""
+    mark = "~" if (record.charged or {}).get("estimated") else ""
+    if record.charged_usd:
+        return f"{mark}${record.charged_usd:.2f}"
+    tokens = record.charged_tokens
+    return f"{mark}{tokens / 1000:.0f}k" if tokens >= 1000 else f"{mark}{tokens}" if tokens else ""

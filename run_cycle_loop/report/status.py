@@ -1,6 +1,6 @@
 """One screen: what the loop does now, how the last cycles went, what comes next."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, takewhile
@@ -28,6 +28,8 @@ _LETTERS = {
     Outcome.SKIPPED: "s",
 }
 
+Row = tuple[str, str, str | None]  #: a label, a text, and its colour
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
@@ -38,6 +40,7 @@ class Status:
     is_alive: bool  #: whether the supervisor that wrote the snapshot still runs
     stop_file_present: bool
     recent: tuple[CycleRecord, ...]  #: the last cycles, oldest first
+    guards: tuple[Row, ...] = ()  #: how the guards stand
 
     @property
     def died(self) -> bool:
@@ -70,6 +73,7 @@ class Status:
             "cycle_seconds": self.cycle_seconds,
             "next_run_in_seconds": self.next_run_in,
             "stop_file_present": self.stop_file_present,
+            "guards": {label: text for label, text, _ in self.guards},
             "recent": [
                 {"number": record.number, "status": record.status, "duration_seconds": record.duration_seconds}
                 for record in self.recent
@@ -84,6 +88,7 @@ def status(
     is_alive: Callable[[SupervisorIdentity], bool],
     stop_file_present: bool,
     now: datetime,
+    guards: Iterable[Row] = (),
 ) -> Status:
     """Put together what is known; of the history only the last lines are read.
 
@@ -93,6 +98,7 @@ def status(
         is_alive: whether exactly this process still runs.
         stop_file_present: whether something stands at the stop-file's path.
         now: aware; its zone is the one that times are shown in.
+        guards: how they stand, a row each.
     """
     recent = list(islice(history.newest_first(), RECENT))
     if snapshot is None and recent:
@@ -106,6 +112,7 @@ def status(
         is_alive=alive,
         stop_file_present=stop_file_present,
         recent=tuple(reversed(recent)),
+        guards=tuple(guards),
     )
 
 
@@ -187,10 +194,7 @@ def _ago(at: datetime, now: datetime) -> str:
     return f"{span((now - at).total_seconds())} ago"
 
 
-_Row = tuple[str, str, str | None]
-
-
-def _rows(found: Status) -> Iterator[_Row]:
+def _rows(found: Status) -> Iterator[Row]:
     if found.stop_file_present:
         yield "stop-file", "present: no cycle starts until `run-cycle-loop resume`", "yellow"
     snapshot = found.snapshot
@@ -201,11 +205,12 @@ def _rows(found: Status) -> Iterator[_Row]:
     if snapshot.cycle and found.is_alive:
         yield "cycle", f"{snapshot.cycle.number}  {snapshot.cycle.mode}  {snapshot.cycle.goal}", None
     yield from _past(found, snapshot)
+    yield from found.guards
     if found.is_alive and snapshot.supervisor:
         yield "supervisor", _supervisor(snapshot.supervisor, found.now), None
 
 
-def _past(found: Status, snapshot: LoopSnapshot) -> Iterator[_Row]:
+def _past(found: Status, snapshot: LoopSnapshot) -> Iterator[Row]:
     if snapshot.last_cycle:
         yield from _last_cycle(snapshot.last_cycle, found.now)
     if at := moment(snapshot.last_success_at):
@@ -216,11 +221,13 @@ def _past(found: Status, snapshot: LoopSnapshot) -> Iterator[_Row]:
         yield "stale", f"no fresh archive for {_counted(snapshot.stale_cycles, 'cycle')}", "yellow"
     if snapshot.counts:
         yield "cycles", _counts(snapshot.counts), None
+    if snapshot.charged_usd or snapshot.charged_tokens:
+        yield "charged", f"{snapshot.charged_usd:.2f} USD and {snapshot.charged_tokens} tokens in all", None
     if snapshot.consecutive_failures:
         yield "streak", f"{_counted(snapshot.consecutive_failures, 'failure')} in a row", "red"
 
 
-def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[_Row]:
+def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[Row]:
     at = moment(last.get("finished_at"))
     outcome = str(last.get("status"))
     seconds = last.get("duration_seconds")
@@ -232,6 +239,17 @@ def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[_Row]:
         yield "", str(last["reason"]), None
     if last.get("log_path"):
         yield "", str(last["log_path"]), None
+    if last.get("advice"):
+        yield "to do", str(last["advice"]), "yellow"
+    yield from _findings(last.get("guards"))
+
+
+def _findings(guards: object) -> Iterator[Row]:
+    """What guards had to say of the last cycle."""
+    for finding in guards if isinstance(guards, list) else ():
+        if isinstance(finding, dict):
+            colour = "red" if finding.get("mode") == "enforce" else "yellow"
+            yield "guard", f"{finding.get('guard')}: {finding.get('detail')}", colour
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -99,10 +99,15 @@ class LatestJson:
         if last is None:
             return snapshot
         snapshot = snapshot.showing(last)
+        usd, tokens = 0.0, 0
+        for record in history.records():
+            usd, tokens = usd + record.charged_usd, tokens + record.charged_tokens
         success = next((record for record in history.newest_first() if record.status is Outcome.SUCCESS), None)
         archive = next((record for record in history.newest_first() if record.archive_created), None)
         return replace(
             snapshot,
+            charged_usd=round(usd, 6),
+            charged_tokens=tokens,
             last_success_at=(success.finished_at or success.timestamp) if success else None,
             last_archive=archive.archive_path if archive else None,
         )

@@ -4,8 +4,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import count, islice
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import ConfigError, StateError
@@ -16,21 +17,24 @@ from run_cycle_loop.model.records import (
     CycleRecord,
     CycleSpec,
     Decision,
+    Goal,
     Halt,
     RunningCycle,
     StopRequest,
     SupervisorIdentity,
     timestamp,
 )
-from run_cycle_loop.policies import continuation
+from run_cycle_loop.policies import continuation, limits
 from run_cycle_loop.policies.classification import next_streak
-from run_cycle_loop.supervisor import recovery
+from run_cycle_loop.supervisor import guarding, recovery
 from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record
 from run_cycle_loop.supervisor.plan import Plan
 
+_T = TypeVar("_T")
 _HOLDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  #: seconds between attempts to write state; the last one repeats
 _RECENT = 1000  #: records among which the cycle of the in-flight slot is looked for
+_LOOK_AGAIN = 60.0  #: seconds between two looks at the wall clock while a moment is waited for
 _BOUNDED_HOLDS = 3  #: a bounded run gives up after so many: somebody waits for its exit code
 
 
@@ -72,6 +76,7 @@ class Supervisor:
         self._board = world.board
         self._shown_cycle = world.board.snapshot.cycle  #: in flight, by the last run's latest.json
         self._index = 0  #: cycles that this run has completed
+        self._limits = 0  #: rate limits in a row
         self._last: Outcome | None = None
         self._in_cycle = False
 
@@ -106,13 +111,48 @@ class Supervisor:
         decision = self._resume()
         while True:
             if isinstance(decision, Continue):
-                self._world.stop.wait(decision.delay)
+                self._await(decision)
             if request := self._world.stop.requested():
                 decision = continuation.halt_for(request)
             if isinstance(decision, Halt):
                 return self._finish(decision)
             self._heed_reload()
-            decision = self._one_cycle()
+            held = self._held_by_guards()
+            if held is None:
+                decision = self._one_cycle()
+            else:
+                self._show_waiting(held)
+                decision = held
+
+    def _await(self, wait: Continue) -> None:
+        """Wait as long as a decision says; where it names a moment, until either clock says that it has come.
+
+        The wall clock is looked at again and again: it may be set, and the machine may sleep meanwhile.
+        """
+        if wait.until is None:
+            self._world.stop.wait(wait.delay)
+            return
+        clock = self._world.clock
+        longest = clock.monotonic() + min((wait.until - clock.now()).total_seconds(), self._plan.rules.longest_limit)
+        while True:
+            left = min((wait.until - clock.now()).total_seconds(), longest - clock.monotonic())
+            if left <= 0 or self._world.stop.wait(min(left, _LOOK_AGAIN)) is not Waited.ELAPSED:
+                return
+
+    def _held_by_guards(self) -> Decision | None:
+        return guarding.held(self._plan.guards, self._world.clock.now())
+
+    def _show_waiting(self, decision: Decision) -> None:
+        if isinstance(decision, Halt):
+            return
+        state, due = self._next_state(decision)
+        note = decision.why if decision.until else ""
+        if (state, due, note) != (
+            self._board.snapshot.state,
+            self._board.snapshot.next_run_at,
+            self._board.snapshot.note,
+        ):
+            self._board.enter(state, next_run_at=due, note=note)
 
     def _finish(self, halt: Halt) -> Finish:
         self._board.enter(LoopState.STOPPED, stop_reason=halt.reason, next_run_at=None, note=halt.why)
@@ -128,6 +168,9 @@ class Supervisor:
         """Close a lost cycle, and take up the backoff where the last run left it."""
         closed = self._close_lost()
         record = closed or self._world.history.last()
+        if record and (held := continuation.held_by_limit(self._plan.rules, record, self._world.clock.now())):
+            self._show_waiting(held)
+            return held
         if record is None or not record.status.is_failure or record.next_delay_seconds is None:
             return Continue(delay=0.0, why="")
         if closed and (halt := continuation.limit_reached(self._plan.rules, closed)):
@@ -139,8 +182,7 @@ class Supervisor:
         longest = self._plan.rules.backoff.longest
         left = min(self._left_of(record.next_delay_seconds, record.finished_at), longest)
         resumed = Continue(delay=left, why=f"after {record.consecutive_failures} failures in a row", backoff=True)
-        state, due = self._next_state(resumed)
-        self._board.enter(state, next_run_at=due)
+        self._show_waiting(resumed)
         return resumed
 
     def _left_of(self, delay: float, since: str) -> float:
@@ -156,7 +198,8 @@ class Supervisor:
         if cycle is None:
             return None
         leftovers = recovery.end_leftovers(cycle)
-        record = recovery.lost_record(cycle, leftovers=leftovers, now=self._world.clock.now())
+        tree = self._plan.tree.recover() if self._plan.tree else None
+        record = recovery.lost_record(cycle, leftovers=leftovers, tree=tree, now=self._world.clock.now())
         record = self._with_streak(record, stale=self._board.snapshot.stale_cycles)
         delay = self._plan.rules.backoff.delay(record.consecutive_failures, self._world.chance)
         record = replace(record, next_delay_seconds=delay)
@@ -180,11 +223,14 @@ class Supervisor:
     def _one_cycle(self) -> Decision:
         self._insist(self._world.hold_instance)
         started = self._world.clock.monotonic()
-        goal, goal_check = self._goal()
         number = self._next_number()
+        goal, goal_check = self._goal(number)
+        if goal is None:
+            return Halt(reason=StopReason.GOALS_DONE, why="all goals are reached")
         began = self._world.clock.now()
         log = self._world.logs.open(number, began)
         spec = self._spec(number, goal, began, log.path)
+        spec = guarding.begun(self._plan.guards, spec, self._insist)
         self._in_cycle = True
         try:
             flight = ShownFlight(self._world.flight, self._board, self._announce(spec))
@@ -207,17 +253,17 @@ class Supervisor:
         duration = self._world.clock.monotonic() - started
         return self._record(spec, observed, duration)
 
-    def _goal(self) -> tuple[str, CheckResult | None]:
+    def _goal(self, number: int) -> tuple[Goal | None, CheckResult | None]:
         try:
-            return self._plan.goal(), None
+            return self._plan.goals.next(number), None
         except ConfigError as error:
-            return "", CheckResult(name="goal", ok=False, detail=str(error))
+            return Goal(text=""), CheckResult(name="goal", ok=False, detail=str(error))
 
     def _next_number(self) -> int:
         snapshot = self._board.snapshot
         return max(snapshot.seq, sum(snapshot.counts.values())) + 1
 
-    def _spec(self, number: int, goal: str, began: datetime, log_path: str | None) -> CycleSpec:
+    def _spec(self, number: int, goal: Goal, began: datetime, log_path: str | None) -> CycleSpec:
         cycle_id = uuid.uuid4().hex
         plan = self._plan
         return CycleSpec(
@@ -225,7 +271,9 @@ class Supervisor:
             number=number,
             index=self._index + 1,
             mode=plan.mode,
-            goal=goal,
+            goal=goal.text,
+            goal_origin=goal.origin,
+            agent=plan.agent,
             started_at=began,
             timeout=plan.timeout,
             idle_timeout=plan.idle_timeout,
@@ -245,6 +293,7 @@ class Supervisor:
             boot_id=self._world.boot_id,
             log_path=spec.log_path,
             supervisor_pid=self._world.identity.pid,
+            agent=spec.agent,
         )
         self._insist(lambda: self._world.flight.begin(cycle))
         self._board.enter(LoopState.CHECKING, write=self._plan.checks_take_time, cycle=cycle, next_run_at=None, note="")
@@ -252,15 +301,17 @@ class Supervisor:
 
     def _record(self, spec: CycleSpec, observed: Observed, duration: float) -> Decision:
         world = self._world
-        draft = self._redacted(draft_record(spec, observed, finished_at=world.clock.now(), duration=duration))
+        draft = draft_record(spec, observed, finished_at=world.clock.now(), duration=duration)
+        draft = self._settled(spec, self._limited(draft), launched=observed.result is not None)
+        draft = self._redacted(draft)
         stale = self._board.snapshot.stale_cycles
         if observed.artifact is not None:
             stale = 0 if observed.artifact.fresh else stale + 1
         record = self._with_streak(draft, stale=stale)
-        self._index += 1
+        self._index += record.status is not Outcome.RATE_LIMITED
         self._last = record.status
-        decision = continuation.decide(self._plan.rules, record, self._index, world.chance)
-        delay = decision.delay if isinstance(decision, Continue) else None
+        decision = self._decision(record)
+        delay = self._delay_of(decision)
         record = replace(record, next_delay_seconds=delay, supervisor=world.identity)
         try:
             self._insist(lambda: world.history.append(record))
@@ -268,8 +319,47 @@ class Supervisor:
             world.last_words(record)
             raise
         state, due = self._next_state(decision)
-        self._board.count(record, state, next_run_at=due)
+        note = decision.why if isinstance(decision, Continue) and decision.until else self._board.snapshot.note
+        self._board.count(record, state, next_run_at=due, note=note)
         return decision
+
+    def _limited(self, record: CycleRecord) -> CycleRecord:
+        """The record with the moment before which no cycle is to start, where the far end asked to wait."""
+        if record.status is not Outcome.RATE_LIMITED:
+            self._limits = 0
+            return record
+        self._limits += 1
+        rules = self._plan.rules
+        at = limits.wait_until(
+            None if record.retry_at is None else datetime.fromisoformat(record.retry_at),
+            self._world.clock.now(),
+            hits=self._limits,
+            margin=rules.limit_margin,
+            least=rules.limit_margin,
+            longest=rules.longest_limit,
+        )
+        return replace(record, retry_at=timestamp(at))
+
+    def _settled(self, spec: CycleSpec, record: CycleRecord, *, launched: bool) -> CycleRecord:
+        """The record with what the guards make of it; they and the goals have noted it durably by then."""
+        record = guarding.settled(self._plan.guards, spec, record, launched=launched, insist=self._insist)
+        self._insist(partial(self._plan.goals.note, record))
+        return record
+
+    def _decision(self, record: CycleRecord) -> Decision:
+        """What follows: the loop's own rules first, then what the guards will not allow anyway."""
+        decision = continuation.decide(self._plan.rules, record, self._index, self._world.chance)
+        if isinstance(decision, Halt):
+            return decision
+        held = self._held_by_guards()
+        return held if isinstance(held, Halt) else decision if held is None else continuation.later(decision, held)
+
+    def _delay_of(self, decision: Decision) -> float | None:
+        if isinstance(decision, Halt):
+            return None
+        if decision.until is None:
+            return decision.delay
+        return round(max(0.0, (decision.until - self._world.clock.now()).total_seconds()), 3)
 
     def _with_streak(self, record: CycleRecord, *, stale: int) -> CycleRecord:
         streak = next_streak(self._board.snapshot.consecutive_failures, record.status)
@@ -284,8 +374,11 @@ class Supervisor:
             reason=redact(record.reason),
             stderr_tail=redact(record.stderr_tail),
             failed_checks=tuple(map(redact, record.failed_checks)),
+            advice=None if record.advice is None else redact(record.advice),
             usage=value(record.usage),
             control=value(record.control),
+            guards=tuple(value(record.guards)),
+            goal_origin=value(record.goal_origin),
         )
 
     # --- between cycles --------------------------------------------------------------------------------------------
@@ -294,16 +387,17 @@ class Supervisor:
         """The state that follows a decision, and when the next cycle is due."""
         if isinstance(decision, Halt) or self._board.snapshot.state is LoopState.STOPPING:
             return LoopState.STOPPING, None
-        due = self._world.clock.now() + timedelta(seconds=decision.delay)
+        due = decision.until or self._world.clock.now() + timedelta(seconds=decision.delay)
         return LoopState.BACKOFF if decision.backoff else LoopState.WAITING, timestamp(due)
 
-    def _insist(self, write: Callable[[], None]) -> None:
+    def _insist(self, write: Callable[[], _T]) -> _T:
         """Write what must be written before the loop may go on; hold the loop until it can be.
 
         Raises:
             StateError: a stop was asked meanwhile, or a bounded run has tried often enough.
         """
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 return write()
             except StateError as error:
@@ -313,4 +407,4 @@ class Supervisor:
                     raise
             if self._world.stop.wait(_HOLDS[min(attempt, len(_HOLDS) - 1)]) is Waited.STOP:
                 return write()  # once more; its error is the last word
-        return None
+            attempt += 1

@@ -1,9 +1,10 @@
 """One cycle, a straight line: what is asked -> what was checked -> what was observed -> what it means."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from run_cycle_loop.model.enums import LoopState, Outcome, Urgency
+from run_cycle_loop.model.enums import GuardMode, LoopState, Outcome, Urgency
 from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import Clock, CycleLog, InFlight, StopToken
 from run_cycle_loop.model.records import (
@@ -11,6 +12,7 @@ from run_cycle_loop.model.records import (
     CheckResult,
     CycleRecord,
     CycleSpec,
+    GuardFinding,
     PrerequisiteReport,
     RunningCycle,
     RunResult,
@@ -19,6 +21,8 @@ from run_cycle_loop.model.records import (
 from run_cycle_loop.policies.classification import Verdict, judge_error, judge_run, judge_skipped
 from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.supervisor.plan import Plan
+
+_LONGEST_WARNING = 500  #: characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +132,8 @@ def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, 
     result, artifact = observed.result, observed.artifact
     control = result.control if result else None
     usage = control.get("usage") if control else None
+    agent = observed.verdict.report
+    tree = result.tree if result else None
     reason = observed.verdict.reason
     if result and result.control_error:
         reason = f"{reason}; {result.control_error}"
@@ -155,4 +161,29 @@ def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, 
         leftovers=result.leftovers if result else 0,
         usage=usage if isinstance(usage, dict) else None,
         control=control,
+        goal_origin=spec.goal_origin or None,
+        agent=spec.agent,
+        agent_class=agent.ended if agent else None,
+        advice=agent.advice or None if agent else None,
+        retry_at=timestamp(agent.retry_at) if agent and agent.retry_at else None,
+        permanent=agent.permanent if agent else False,
+        guards=tuple(finding.as_dict() for finding in _findings(observed)),
+        files_changed=tree.files if tree else None,
+        bytes_changed=tree.bytes if tree else None,
+        fingerprint=tree.fingerprint if tree else None,
+        quarantine=str(tree.quarantine) if tree and tree.quarantine else None,
     )
+
+
+def _findings(observed: Observed) -> Iterator[GuardFinding]:
+    """What the guards around a cycle had to say: the checks among the prerequisites, the caps, the isolation."""
+    for check in observed.report.checks:
+        if check.guard and not check.ok:
+            mode = GuardMode.ENFORCE if check.required else GuardMode.WARN
+            yield GuardFinding(guard=check.guard, mode=mode, ok=False, detail=check.detail)
+    result = observed.result
+    if result and result.tree and result.tree.finding:
+        yield result.tree.finding
+    warnings = (result.control or {}).get("warnings") if result else None
+    for warning in warnings if isinstance(warnings, list) else ():
+        yield GuardFinding(guard="session", mode=GuardMode.WARN, ok=False, detail=str(warning)[:_LONGEST_WARNING])

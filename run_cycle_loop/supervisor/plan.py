@@ -1,10 +1,9 @@
 """What the loop is to do, in the loop's own terms: everything that the operator may change between two cycles."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from run_cycle_loop.model.ports import Artifacts, Prerequisite, Runner
+from run_cycle_loop.model.ports import Artifacts, Goals, Guard, Prerequisite, Runner, WorkTree
 from run_cycle_loop.policies.continuation import Rules
 
 
@@ -13,7 +12,7 @@ class Plan:
     """One reading of the configuration. Durations in seconds; None is no limit."""
 
     mode: str
-    goal: Callable[[], str]  #: read afresh for every cycle; raises ConfigError where it cannot be
+    goals: Goals  #: asked afresh for every cycle
     rules: Rules
     timeout: float | None
     idle_timeout: float | None
@@ -23,3 +22,6 @@ class Plan:
     runner: Runner
     artifacts: Artifacts | None  #: None: no archive is expected
     control_dir: Path
+    agent: str | None = None  #: what the cycle starts; None: a command of the operator's
+    guards: tuple[Guard, ...] = ()  #: each must allow a cycle, in this order
+    tree: WorkTree | None = None  #: the one that the runner measures

@@ -7,7 +7,7 @@ from run_cycle_loop.kit import process_table, process_tree
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import StateError
-from run_cycle_loop.model.records import CycleRecord, RunningCycle, timestamp
+from run_cycle_loop.model.records import CycleRecord, RunningCycle, TreeVerdict, timestamp
 
 
 def end_leftovers(cycle: RunningCycle) -> int:
@@ -34,11 +34,14 @@ def end_leftovers(cycle: RunningCycle) -> int:
     return count
 
 
-def lost_record(cycle: RunningCycle, *, leftovers: int, now: datetime) -> CycleRecord:
-    """What is kept of it."""
+def lost_record(cycle: RunningCycle, *, leftovers: int, tree: TreeVerdict | None, now: datetime) -> CycleRecord:
+    """What is kept of it; ``tree`` is what it did to its workdir, where that was measured."""
     reason = f"its supervisor (pid {cycle.supervisor_pid}) did not survive it"
     if leftovers:
         reason += f"; {leftovers} processes it left were ended"
+    finding = tree.finding if tree else None
+    if finding and not finding.ok:
+        reason += f"; {finding.guard}: {finding.detail}"
     return CycleRecord(
         timestamp=timestamp(now),
         mode=cycle.mode,
@@ -56,6 +59,11 @@ def lost_record(cycle: RunningCycle, *, leftovers: int, now: datetime) -> CycleR
         finished_at=timestamp(now),
         reason=reason,
         leftovers=leftovers,
+        agent=cycle.agent,
+        guards=(finding.as_dict(),) if finding else (),
+        files_changed=tree.files if tree else None,
+        bytes_changed=tree.bytes if tree else None,
+        quarantine=str(tree.quarantine) if tree and tree.quarantine else None,
     )
 
 

@@ -10,7 +10,7 @@ from run_cycle_loop.policies.continuation import Rules, decide, exit_code, halt_
 from run_cycle_loop.testing import make_record
 
 FAILURES = [outcome for outcome in Outcome if outcome.is_failure]
-OTHERS = [outcome for outcome in Outcome if not outcome.is_failure]
+OTHERS = [outcome for outcome in Outcome if not outcome.is_failure and outcome is not Outcome.RATE_LIMITED]
 
 
 def after(
@@ -134,4 +134,4 @@ def test_the_exit_code_is_the_one_of_the_table(reason: StopReason, last: Outcome
 
 @pytest.mark.parametrize("reason", StopReason)
 def test_every_reason_has_an_exit_code_that_its_table_documents(reason: StopReason) -> None:
-    assert {exit_code(reason, last) for last in (None, *Outcome)} <= {0, 1, 2, 10, 11, 12, 74}
+    assert {exit_code(reason, last) for last in (None, *Outcome)} <= {0, 1, 2, 10, 11, 12, 74, 75}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.goals.single import SingleGoal
 from run_cycle_loop.model.enums import Ending, LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, RunnerError, StateError
 from run_cycle_loop.model.ports import OutputLog
@@ -117,7 +118,7 @@ def test_a_record_says_what_follows_it(world: FakeWorld) -> None:
 
 
 def test_a_record_names_its_supervisor_and_what_was_asked(world: FakeWorld) -> None:
-    world.run(OK, mode="careful", goal=lambda: "tidy up")
+    world.run(OK, mode="careful", goals=SingleGoal(lambda: "tidy up"))
     record = world.history.last()
     assert record is not None
     assert record.supervisor is not None
@@ -210,7 +211,7 @@ def test_a_cycle_that_did_not_run_leaves_the_stale_count_alone(world: FakeWorld)
 def test_no_secret_reaches_a_record_or_the_slot_but_the_cycle_is_told_everything(world: FakeWorld) -> None:
     world.private = "hunter2"
     leaky = make_result(1, stderr_tail="hunter2", control={"usage": {"a": "hunter2"}}, control_error="hunter2")
-    world.run(leaky, goal=lambda: "use hunter2", mode="m-hunter2")
+    world.run(leaky, goals=SingleGoal(lambda: "use hunter2"), mode="m-hunter2")
     slot = world.flight.read()
     assert slot is not None
     assert "hunter2" not in world.history.lines[0] + slot.goal
@@ -242,7 +243,7 @@ def test_every_check_is_made_and_noted_though_the_first_failed(world: FakeWorld)
 
 def test_the_goal_is_read_before_every_cycle(world: FakeWorld) -> None:
     goals = iter(["first", "second"])
-    world.run(OK, OK, goal=lambda: next(goals))
+    world.run(OK, OK, goals=SingleGoal(lambda: next(goals)))
     assert [spec.goal for spec in world.runner.specs] == ["first", "second"]
 
 
@@ -255,7 +256,7 @@ def test_a_goal_that_cannot_be_read_is_a_failed_prerequisite_until_it_can(world:
             raise ConfigError("the goal file is gone")
         return goals[0]
 
-    world.run(OK, rules=Rules(iterations=2), goal=goal)
+    world.run(OK, rules=Rules(iterations=2), goals=SingleGoal(goal))
     assert world.outcomes == [Outcome.PREREQ_FAILED, Outcome.SUCCESS]
     assert next(world.history.records()).failed_checks == ("goal: the goal file is gone",)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from run_cycle_loop.kit import beneath
+
 _MARK_AND_MORE = """
 import os, sys
 from datetime import UTC, datetime
@@ -30,6 +32,13 @@ try:
 except RunnerError as error:
     print(f"RunnerError: {error}")
 """
+
+
+def clear(folder: Path) -> None:
+    """Remove a tree that may be too deep for those who clean up after tests."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    beneath.empty(descriptor)
+    os.close(descriptor)
 
 
 def program(root: Path, state: Path, text: str) -> list[str]:

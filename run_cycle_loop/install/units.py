@@ -21,13 +21,16 @@ _PRIVATE = (PurePath("/tmp"), PurePath("/var/tmp"))  # noqa: S108 - names, not u
 #: What operators change most; the rest is in ``run-cycle-loop config show``.
 _IN_ENVIRONMENT_FILE = (
     "mode",
+    "agent",
     "goal_file",
     "sleep",
     "timeout",
     "max_failures",
     "max_backoff",
     "stale_after",
-    "cap_writes",
+    "isolate",
+    "cap_bytes",
+    "on_budget",
     "keep_logs",
     "metrics_port",
     "metrics_textfile",

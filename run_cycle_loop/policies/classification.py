@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from run_cycle_loop.model.enums import AgentClass, Ending, GuardMode, Outcome
 from run_cycle_loop.model.errors import RunnerError
@@ -18,7 +18,7 @@ class Verdict:
     outcome: Outcome
     reason: str
     return_code: int | None = None
-    report: AgentReport | None = None  #: what the cycle said of its agent, where that was heard
+    report: AgentReport | None = None  #: what the cycle said of its agent, whoever decided in the end
 
 
 def judge_skipped(report: PrerequisiteReport) -> Verdict:
@@ -40,20 +40,29 @@ def judge_run(spec: CycleSpec, result: RunResult, artifact: ArtifactVerdict | No
         result: what was observed.
         artifact: whether a fresh archive came; None where none is expected.
     """
-    ending = _judge_guards(result) or _judge_ending(spec, result)
-    if ending is not None:
-        return Verdict(outcome=ending[0], reason=ending[1], return_code=_return_code(result))
     try:
         report = AgentReport.from_control(result.control)
     except ValueError as error:
-        # Doubt: a cycle that says how its agent ended, in words that nobody knows, is not believed to have gone well.
-        reason = f"its control file tells the agent's end in words that cannot be understood: {error}"
-        return Verdict(outcome=Outcome.FAILED, reason=reason, return_code=_return_code(result))
+        report, doubt = None, str(error)
+    else:
+        doubt = ""
+    verdict = _judged(spec, result, artifact, report, doubt)
+    return replace(verdict, report=report)
+
+
+def _judged(
+    spec: CycleSpec, result: RunResult, artifact: ArtifactVerdict | None, report: AgentReport | None, doubt: str
+) -> Verdict:
+    """The first that has a say: the guards, whoever ended it, the agent's own report, the exit code."""
+    ending = _judge_guards(result) or _judge_ending(spec, result)
+    if ending is None and doubt:
+        # A cycle that says how its agent ended, in words that nobody knows, is not believed to have gone well.
+        ending = Outcome.FAILED, f"its control file tells the agent's end in words that cannot be understood: {doubt}"
     judge = _AGENT_ENDS.get(report.ended) if report else None
-    if report is None or judge is None:
-        outcome, reason = _judge_exit(result, artifact)
-        return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result), report=report)
-    return judge(report, result, artifact)
+    if ending is None and report and judge:
+        return judge(report, result, artifact)
+    outcome, reason = ending or _judge_exit(result, artifact)
+    return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result))
 
 
 def _judge_guards(result: RunResult) -> tuple[Outcome, str] | None:
@@ -98,7 +107,7 @@ def _told(outcome: Outcome, return_code: int | None = None) -> Callable[..., Ver
         words = "; ".join(filter(None, (report.reason, report.advice)))
         code = _return_code(result) if return_code is None else return_code
         reason = f"{report.ended}: {words}" if words else str(report.ended)
-        return Verdict(outcome=outcome, reason=reason, return_code=code, report=report)
+        return Verdict(outcome=outcome, reason=reason, return_code=code)
 
     return verdict
 
@@ -107,7 +116,7 @@ def _no_change(report: AgentReport, result: RunResult, artifact: ArtifactVerdict
     outcome, reason = _judge_exit(result, artifact)
     if outcome is Outcome.SUCCESS:
         outcome, reason = Outcome.DEGRADED, f"no_change: {report.reason or 'the agent changed nothing'}"
-    return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result), report=report)
+    return Verdict(outcome=outcome, reason=reason, return_code=_return_code(result))
 
 
 #: How an agent's report is read where its cycle ended by itself; ``ok`` is for the exit code to confirm.

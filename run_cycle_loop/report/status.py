@@ -241,13 +241,13 @@ def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[Row]:
         yield "", str(last["log_path"]), None
     if last.get("advice"):
         yield "to do", str(last["advice"]), "yellow"
-    yield from _findings(last.get("guards"))
+    yield from _findings(last.get("guards"), str(last.get("reason")))
 
 
-def _findings(guards: object) -> Iterator[Row]:
-    """What guards had to say of the last cycle."""
+def _findings(guards: object, reason: str) -> Iterator[Row]:
+    """What guards had to say of the last cycle, beside its reason."""
     for finding in guards if isinstance(guards, list) else ():
-        if isinstance(finding, dict):
+        if isinstance(finding, dict) and str(finding.get("detail")) not in reason:
             colour = "red" if finding.get("mode") == "enforce" else "yellow"
             yield "guard", f"{finding.get('guard')}: {finding.get('detail')}", colour
 

@@ -133,6 +133,7 @@ def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, 
     control = result.control if result else None
     usage = control.get("usage") if control else None
     agent = observed.verdict.report
+    limited = observed.verdict.outcome is Outcome.RATE_LIMITED
     tree = result.tree if result else None
     reason = observed.verdict.reason
     if result and result.control_error:
@@ -165,7 +166,7 @@ def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, 
         agent=spec.agent,
         agent_class=agent.ended if agent else None,
         advice=agent.advice or None if agent else None,
-        retry_at=timestamp(agent.retry_at) if agent and agent.retry_at else None,
+        retry_at=timestamp(agent.retry_at) if agent and agent.retry_at and limited else None,
         permanent=agent.permanent if agent else False,
         guards=tuple(finding.as_dict() for finding in _findings(observed)),
         files_changed=tree.files if tree else None,

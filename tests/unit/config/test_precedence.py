@@ -9,6 +9,9 @@ import pytest
 
 from run_cycle_loop.config.settings import OPTIONS, Settings
 from run_cycle_loop.config.sources import Raw, Resolved, Source, resolve
+from run_cycle_loop.policies.breakers import parse_spend_rate
+from run_cycle_loop.policies.budgets import parse_limit
+from run_cycle_loop.policies.prices import Prices
 
 P = Path
 #: Per option: (flag, what it comes to), (variable, ...), (the file's TOML, ...); no two of them come to the same.
@@ -32,6 +35,52 @@ SAMPLES: dict[str, tuple[tuple[Raw, Any], tuple[str, Any], tuple[str, Any]]] = {
     "backoff_factor": (("1", 1.0), ("2.5", 2.5), ("3", 3.0)),
     "max_backoff": (("1h", 3600.0), ("2h", 7200.0), ("'3h'", 10800.0)),
     "backoff_jitter": (("0", 0.0), ("1", 1.0), ("0.5", 0.5)),
+    "agent": (("codex", "codex"), ("pi", "pi"), ("'gemini'", "gemini")),
+    "model": (("f", "f"), ("off", None), ("'t'", "t")),
+    "role": (("read-only", "read-only"), ("WRITE", "write"), ("'read-only'", "read-only")),
+    "workdir": (("f", P("f")), ("v", P("v")), ("'t'", P("t"))),
+    "agent_command": (("f {prompt_file}", "f {prompt_file}"), ("none", None), ("'t'", "t")),
+    "agent_script": (("f.txt", P("f.txt")), ("v.txt", P("v.txt")), ("'t.txt'", P("t.txt"))),
+    "agent_args": (("--f", "--f"), ("off", None), ("'--t 1'", "--t 1")),
+    "agent_schema": (("f.txt", P("f.txt")), ("v.txt", P("v.txt")), ("'t.txt'", P("t.txt"))),
+    "isolate": (("bwrap", "bwrap"), ("NONE", "none"), ("'auto'", "auto")),
+    "goals": (("f.txt", P("f.txt")), ("v.txt", P("v.txt")), ("'t.txt'", P("t.txt"))),
+    "goal_order": (("random", "random"), ("until-done", "until-done"), ("'round-robin'", "round-robin")),
+    "goal_seed": (("0", 0), ("5", 5), ("7", 7)),
+    "goal_command": (("f", "f"), ("v w", "v w"), ("'t'", "t")),
+    "goal_timeout": (("1", 1.0), ("2s", 2.0), ("3", 3.0)),
+    "write_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
+    "cap_bytes": (("0", 0), ("1MiB", 1024**2), ("4096", 4096)),
+    "consent_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
+    "git_check": (("off", "off"), ("warn", "warn"), ("'require'", "require")),
+    "git_update": (("ff-only", "ff-only"), ("off", "off"), ("'ff-only'", "ff-only")),
+    "git_fetch_age": (("1h", 3600.0), ("0", None), ("7", 7.0)),
+    "git_timeout": (("1", 1.0), ("2s", 2.0), ("3", 3.0)),
+    "breaker_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
+    "no_progress": (("0", 0), ("5", 5), ("7", 7)),
+    "storm_cycles": (("0", 0), ("5", 5), ("7", 7)),
+    "storm_seconds": (("0", 0.0), ("5m", 300.0), ("7", 7.0)),
+    "spend_rate": (
+        ("10usd/30m", parse_spend_rate("10usd/30m")),
+        ("off", None),
+        ("'1usd/1h'", parse_spend_rate("1usd/1h")),
+    ),
+    "budget": (
+        (("usd=5/day", "tokens=2M/run"), (parse_limit("usd=5/day"), parse_limit("tokens=2M/run"))),
+        ("time=3h/run", (parse_limit("time=3h/run"),)),
+        ("['cycles=4/day']", (parse_limit("cycles=4/day"),)),
+    ),
+    "on_budget": (("stop", "stop"), ("wait", "wait"), ("'stop'", "stop")),
+    "budget_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
+    "estimate_usd": (("0", 0.0), ("5", 5.0), ("7.5", 7.5)),
+    "estimate_tokens": (("0", 0), ("5", 5), ("7", 7)),
+    "prices": (
+        ("input=1,output=2", Prices(input=1, output=2)),
+        ("off", None),
+        ("'input=3,output=4'", Prices(input=3, output=4)),
+    ),
+    "limit_margin": (("0", 0.0), ("5m", 300.0), ("7", 7.0)),
+    "max_limit_wait": (("1", 1.0), ("5m", 300.0), ("7", 7.0)),
     "stop_file": (("f", P("f")), ("v", P("v")), ("'t'", P("t"))),
     "prereq_script": (("f.txt", P("f.txt")), ("none", None), ("'t.txt'", P("t.txt"))),
     "prereq_timeout": (("1", 1.0), ("2s", 2.0), ("3", 3.0)),
@@ -55,7 +104,7 @@ SAMPLES: dict[str, tuple[tuple[Raw, Any], tuple[str, Any], tuple[str, Any]]] = {
     "metrics_textfile": (("f", P("f")), ("v", P("v")), ("'t'", P("t"))),
 }
 #: Switches have two values only: the flag must win where it differs from the variable, the variable from the file.
-SWITCHES = ("sandbox_reset", "metrics_stdout", "dry_run")
+SWITCHES = ("sandbox_reset", "assume_yes", "metrics_stdout", "dry_run")
 ON_COMMAND_LINE = sorted(SAMPLES)
 
 
@@ -63,6 +112,7 @@ ON_COMMAND_LINE = sorted(SAMPLES)
 def cwd(tmp_path: Path) -> Path:
     for name in ("f.txt", "v.txt", "t.txt"):
         (tmp_path / name).write_text("a goal, or a script")
+        (tmp_path / name[0]).mkdir()
     return tmp_path
 
 

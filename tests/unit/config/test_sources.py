@@ -88,7 +88,7 @@ class TestCommand:
 
 class TestWhatACycleNeeds:
     def test_without_script_and_command_there_is_no_cycle(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="pass `-- COMMAND` or `--cycle-script PATH`"):
+        with pytest.raises(ConfigError, match="pass `--agent NAME`, `-- COMMAND` or `--cycle-script PATH`"):
             require_cycle(Settings.of(cycle_script=tmp_path / "missing.sh"))
 
     def test_a_command_is_enough(self, tmp_path: Path) -> None:

@@ -1,25 +1,26 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from run_cycle_loop.kit import beneath
 from run_cycle_loop.kit.fingerprint import Known, fingerprint, head_commit
 from run_cycle_loop.kit.manifest import Manifest, Scan, compare
+from tests.trees import clear
 
 Act = Callable[[Path], object]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "tree"
     (root / "folder").mkdir(parents=True)
     (root / "file").write_text("content")
     (root / "folder" / "inner").write_text("inner")
-    return root
+    yield root
+    clear(tmp_path)
 
 
 def taken(root: Path, **how: object) -> Manifest:
@@ -81,9 +82,6 @@ def test_a_path_without_end_is_said(root: Path) -> None:
         descriptor = inner
     os.close(descriptor)
     assert "characters" in (taken(root).overflow or "")
-    descriptor = os.open(root, os.O_RDONLY)
-    beneath.empty(descriptor)
-    os.close(descriptor)
 
 
 def test_more_entries_than_allowed_are_said(root: Path) -> None:

@@ -59,13 +59,17 @@ def test_damage_is_set_aside_and_opens_the_breakers_for_good(
     assert len(warnings) == 1
 
 
-@pytest.mark.parametrize("make", ["link", "fifo", "folder"])
-def test_what_is_no_file_of_ours_is_damage(file: BreakerFile, tmp_path: Path, make: str) -> None:
+@pytest.mark.parametrize("what", ["link", "fifo", "folder"])
+def test_what_is_no_file_of_ours_is_damage(file: BreakerFile, tmp_path: Path, what: str) -> None:
     file.path.parent.mkdir()
     victim = tmp_path / "victim"
     victim.write_text('{"reset": null, "opened": null}')
-    path = file.path
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[make]()
+    if what == "link":
+        file.path.symlink_to(victim)
+    elif what == "fifo":
+        os.mkfifo(file.path)
+    else:
+        file.path.mkdir()
     assert file.load().opened is not None
     assert file.path.is_file()
     assert not file.path.is_symlink()

@@ -20,6 +20,15 @@ def _entry(number: int, event: EntryKind = EntryKind.RESERVE, usd: float = 1, *,
     )
 
 
+def _plant(what: str, path: Path, victim: Path) -> None:
+    if what == "link":
+        path.symlink_to(victim)
+    elif what == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
 def _fill(ledger: JsonlLedger, cycles: int, account: Account | None = None) -> Account:
     account = account or Account()
     for number in range(cycles):
@@ -86,10 +95,8 @@ def test_damaged_lines_at_the_end_are_counted_and_said(ledger: JsonlLedger, warn
         file.write(damage + b"\n" + damage + b"\n")
     found = ledger.load()
     assert (found.account, found.damaged) == (account, 2)
-    assert warnings == [
-        f"2 damaged lines at the end of the budget ledger {ledger.path}: each counts as a cycle that came to what one "
-        "is estimated to"
-    ]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"2 damaged lines at the end of the budget ledger {ledger.path}: each counts as a")
 
 
 def test_a_damaged_line_further_up_is_in_the_accounts_of_those_after_it(
@@ -190,12 +197,12 @@ def test_a_random_life_of_starts_crashes_and_damage_never_counts_too_little(tmp_
                 file.write(b'{"event":"charge","cycle_id":"cyc')
 
 
-@pytest.mark.parametrize("make", ["link", "fifo", "folder"])
-def test_what_is_no_file_of_ours_is_neither_read_nor_written(tmp_path: Path, make: str) -> None:
+@pytest.mark.parametrize("what", ["link", "fifo", "folder"])
+def test_what_is_no_file_of_ours_is_neither_read_nor_written(tmp_path: Path, what: str) -> None:
     path = tmp_path / "ledger.jsonl"
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    {"link": lambda: path.symlink_to(victim), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[make]()
+    _plant(what, path, victim)
     ledger = JsonlLedger(path)
     with pytest.raises(StateError, match=r"ledger\.jsonl cannot be read: .*move it aside"):
         ledger.load()

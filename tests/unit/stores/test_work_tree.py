@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,14 @@ from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.records import TreeVerdict
 from run_cycle_loop.stores.work_tree import Caps, MeasuredTree
 from run_cycle_loop.testing import FakeClock, make_spec
-from tests.trees import seen
+from tests.trees import clear, seen
 
 NONE = Caps(files=0, bytes=0)
 Act = Callable[[Path], object]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Iterator[Path]:
     """A tree with something of everything."""
     root = tmp_path / "tree"
     (root / "docs" / "deep").mkdir(parents=True)
@@ -40,7 +40,8 @@ def root(tmp_path: Path) -> Path:
     (git / "refs" / "heads" / "main").write_text("1" * 40 + "\n")
     for folder in (root / "docs" / "deep", root / "docs", git, root):
         os.utime(folder, (1_000_000_000, 1_000_000_000))
-    return root
+    yield root
+    clear(tmp_path)
 
 
 def guarded(root: Path, *, mode: GuardMode = GuardMode.ENFORCE, caps: Caps = NONE, **how: object) -> MeasuredTree:

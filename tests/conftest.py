@@ -8,7 +8,7 @@ import pytest
 
 from run_cycle_loop.controls.signals import HANDLED, SignalInbox
 
-GATED = ("root", "systemd")
+GATED = ("root", "systemd", "agents")
 EVERYTHING = os.environ.get("RUN_CYCLE_TEST_ALL") == "1"
 _left_out = pytest.StashKey[int]()
 

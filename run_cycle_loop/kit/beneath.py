@@ -12,7 +12,7 @@ import secrets
 import stat
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -215,6 +215,19 @@ def descend(root: str | os.PathLike[str], *, force: bool = False) -> Descent:
     descent = Descent(descriptor, force=force)
     descent.barred.append((Folder(), mode))
     return descent
+
+
+def folder_at(folders: MutableMapping[str, Folder], path: str) -> Folder:
+    """The folder of a descent at a relative path, out of those that are known, or made known."""
+    way = []
+    while path not in folders:
+        path, _, name = path.rpartition("/")
+        way.append(name)
+    folder = folders[path]
+    while way:
+        folder = folder.child(way.pop())
+        folders[folder.path] = folder
+    return folder
 
 
 def empty(folder: int) -> None:

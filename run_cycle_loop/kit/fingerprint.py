@@ -76,24 +76,11 @@ def _read_contents(root: Path | str, counted: list[tuple[str, Entry]], known: Kn
     return True
 
 
-def folder_at(folders: MutableMapping[str, Folder], path: str) -> Folder:
-    """The folder of a descent at a relative path, out of those that are known, or made known."""
-    way = []
-    while path not in folders:
-        path, _, name = path.rpartition("/")
-        way.append(name)
-    folder = folders[path]
-    while way:
-        folder = folder.child(way.pop())
-        folders[folder.path] = folder
-    return folder
-
-
 def _content(
     descent: Descent, folders: MutableMapping[str, Folder], path: str, entry: Entry, deadline: float
 ) -> bytes | None:
     above, _, name = path.rpartition("/")
-    parent = descent.open(folder_at(folders, above))
+    parent = descent.open(beneath.folder_at(folders, above))
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     barred = None
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from run_cycle_loop.kit import beneath, files
 from run_cycle_loop.kit.beneath import Descent, Folder
-from run_cycle_loop.kit.fingerprint import folder_at
 from run_cycle_loop.kit.manifest import Entry, Manifest, entry_at, entry_of
 from run_cycle_loop.model.errors import RunnerError
 
@@ -278,7 +277,7 @@ def _copy_to(source: int, entry: Entry, target: int, *, clones: bool) -> None:
 
 def _look(descent: Descent, folders: dict[str, Folder], path: str) -> Entry | None:
     above, _, name = path.rpartition("/")
-    return entry_at(descent.open(folder_at(folders, above)), name)
+    return entry_at(descent.open(beneath.folder_at(folders, above)), name)
 
 
 def _draft_name() -> str:
@@ -292,7 +291,7 @@ def open_file(descent: Descent, folders: dict[str, Folder], path: str) -> tuple[
         OSError: it is not there, or is none.
     """
     above, _, name = path.rpartition("/")
-    parent = descent.open(folder_at(folders, above))
+    parent = descent.open(beneath.folder_at(folders, above))
     try:
         return os.open(name, _READ, dir_fd=parent), None
     except PermissionError:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from run_cycle_loop.kit import beneath, files
 from run_cycle_loop.kit.beneath import Descent, Folder
-from run_cycle_loop.kit.fingerprint import folder_at
 from run_cycle_loop.kit.manifest import Entry, entry_at
 from run_cycle_loop.stores import tree_copy
 
@@ -55,7 +54,7 @@ class Parking:
             way.append(node)
             node = node.parent
         for step in reversed(way):
-            above = folder_at(self._folders, step.path.rpartition("/")[0])
+            above = beneath.folder_at(self._folders, step.path.rpartition("/")[0])
             parent = self._descent.open(above)
             with suppress(FileExistsError):
                 os.mkdir(step.name, 0o700, dir_fd=parent)

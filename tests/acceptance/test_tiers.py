@@ -40,15 +40,15 @@ def run_suite(folder: Path, module: str, *, everything: bool) -> subprocess.Comp
     )
 
 
-@pytest.mark.parametrize("mark", ["root", "systemd"])
+@pytest.mark.parametrize("mark", ["root", "systemd", "agents"])
 def test_without_all_they_are_left_out_and_one_line_says_so(tmp_path: Path, mark: str) -> None:
     result = run_suite(tmp_path, SUITE.format(mark=mark), everything=False)
     assert result.returncode == 0, result.stdout
-    assert "left out, marked root or systemd: 1 (./scripts/test --all, as root, runs them)" in result.stdout
+    assert "left out, marked root or systemd or agents: 1 (./scripts/test --all, as root, runs them)" in result.stdout
     assert "1 skipped, 1 deselected" in result.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("mark", ["root", "systemd"])
+@pytest.mark.parametrize("mark", ["root", "systemd", "agents"])
 def test_with_all_a_skip_of_theirs_is_a_failure(tmp_path: Path, mark: str) -> None:
     result = run_suite(tmp_path, SUITE.format(mark=mark), everything=True)
     assert result.returncode == 1, result.stdout

@@ -28,7 +28,7 @@ LIMITS = {
     "gemini": Turn(status=429, retry_after=HOUR),
 }
 #: How long a session may take where nothing comes: enough for the first request of each.
-HASTY = {"codex": "3s", "claude": "4s", "gemini": "6s", "pi": "6s", "opencode": "14s"}
+HASTY = {"codex": "4s", "claude": "5s", "gemini": "6s", "pi": "6s", "opencode": "14s"}
 
 
 @pytest.fixture(params=sorted(HOMES))

@@ -1,7 +1,6 @@
 """The budget ledger and the state of the breakers, killed at every write and beside a failing disk."""
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from run_cycle_loop.testing import NOON
 from tests.faults import injection
 from tests.faults.injection import Point
 
-TOUCHING = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "link", "ftruncate", "mkdir")
+TOUCHING = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "linkat", "ftruncate", "mkdir")
 ESTIMATE, COST = 2.0, 0.5
 
 #: Three cycles, each reserved for and charged, and each said on standard output once it is said to be durable.
@@ -62,9 +61,7 @@ def _points(place: Path, code: str) -> list[Point]:
     """Where an undisturbed run touches its files."""
     done = _run(place, code, "-y", "-e", f"trace={','.join(TOUCHING)}", output=str(place / "trace"))
     assert done.returncode == 0, done.stderr
-    lines = (place / "trace").read_text(errors="replace").splitlines()
-    # A bare name, relative to the working directory, concerns the state too.
-    return injection.points([re.sub(r'"state', '"/state', line) for line in lines])
+    return injection.points((place / "trace").read_text(errors="replace").splitlines())
 
 
 def _killed_at(place: Path, code: str, point: Point) -> subprocess.CompletedProcess[str]:
@@ -140,7 +137,7 @@ def test_a_kill_at_any_write_while_damage_is_set_aside_never_closes_a_breaker(tm
         return place
 
     found = _points(prepare("undisturbed"), LOOKING)
-    assert {"openat", "write", "fsync", "rename"} <= {point.call for point in found}
+    assert {"openat", "write", "fsync", "rename", "linkat"} <= {point.call for point in found}
     for number, point in enumerate(found):
         place = prepare(str(number))
         _killed_at(place, LOOKING, point)

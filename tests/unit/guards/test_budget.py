@@ -297,9 +297,11 @@ def test_each_damaged_line_counts_as_a_cycle() -> None:
     again = Loop("usd=20/day", ledger=loop.ledger, run="run-2")
     again.cycle(usd=1)
     assert again.today.usd == 1 + 3 * 1 + 1  # by then a cycle is known to cost 1
+    again.cycle(usd=1)
+    assert again.today.usd == 6  # once, not with each cycle
     once_more = Loop("usd=20/day", ledger=loop.ledger, run="run-3")
     once_more.cycle(usd=1)
-    assert once_more.today.usd == 6
+    assert once_more.today.usd == 7
 
 
 def test_a_ledger_of_nothing_but_damage_stops_the_loop() -> None:

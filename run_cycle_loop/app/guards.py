@@ -115,4 +115,5 @@ def work_tree(settings: Settings, agent: str | None, *, cap: int, around: Surrou
         clock=around.clock,
         exclude=[path for path in ours if path != settings.workdir],
         fingerprint=fingerprint,
+        beat=around.pulse.beat if around.pulse else lambda: None,
     )

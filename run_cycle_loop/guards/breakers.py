@@ -14,7 +14,7 @@ from run_cycle_loop.policies.breakers import HOW_TO_RESET, Thresholds, Verdict, 
 
 
 class BreakerGuard:
-    """Implements the port ``Guard``."""
+    """Implements the port ``Guard``. It stands behind the budgets, for it counts what they have charged."""
 
     def __init__(
         self,

@@ -86,8 +86,8 @@ class Changes:
 
 
 def is_in_git(path: str) -> bool:
-    """Whether a path lies below a ``.git`` folder: a commit is one act, however many files git keeps of it."""
-    return path.startswith(".git/") or "/.git/" in path
+    """Whether a path lies below the tree's own ``.git``: a commit is one act, however many files git keeps of it."""
+    return path.startswith(".git/")
 
 
 def compare(before: Manifest, after: Manifest, *, also: Collection[str] = ()) -> Changes:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +29,12 @@ _CANNOT = {errno.ENOTTY, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOS
 class TreeCopy:
     """The folder ``baseline``: contents, and the manifest that says what belongs where."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, beat: Callable[[], object] = lambda: None) -> None:
         self._folder = folder
         self._contents = folder / "contents"
         self._mark = folder / "mark.json"
         self._max_bytes = max_bytes
+        self._beat = beat  #: called after each file that is copied
         self._held: set[str] | None = None  #: names of contents that are known to be whole
         self._kept: Manifest | None = None  #: what mark.json says, once this process wrote it
 
@@ -159,6 +161,7 @@ class TreeCopy:
             for path, entry in missing:
                 if _name(entry) in held:
                     continue  # by another of its names
+                self._beat()
                 taken = _take(descent, folders, path, target, clones=clones)
                 if taken != entry:
                     found[path] = taken

@@ -7,7 +7,7 @@ A cycle in whose course the supervisor dies is found again by ``baseline/pending
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from run_cycle_loop.stores.tree_copy import TreeCopy
 from run_cycle_loop.stores.tree_restore import Restoration
 
 MAX_COPY_BYTES = 2 << 30
+_BEAT = 0.25  #: seconds between two signs of life while a whole tree is measured
 _STEP = 0.01  #: seconds of one look; what is begun then may come on top
 _SHARE = 10  #: a look costs a tenth of the time at most: so much longer than a scan is the pause behind it
 _PAUSE = 0.5  #: seconds between two scans at the least
@@ -61,6 +62,7 @@ class MeasuredTree:
         max_copy_bytes: a larger tree is not copied, and no cycle starts on it.
         max_entries: a tree with more entries is not measured, and no cycle starts on it under ENFORCE.
         fingerprint: whether to take one after each cycle; by default where anything is measured.
+        beat: called now and then while a large tree is measured or copied: the loop lives.
     """
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, named at the call
@@ -75,6 +77,7 @@ class MeasuredTree:
         max_copy_bytes: int = MAX_COPY_BYTES,
         max_entries: int = MAX_ENTRIES,
         fingerprint: bool | None = None,
+        beat: Callable[[], object] = lambda: None,
     ) -> None:
         self._root = Path(os.path.realpath(root))
         self._exclude = tuple(os.path.realpath(path) for path in (*exclude, state_dir))
@@ -83,7 +86,8 @@ class MeasuredTree:
         self._clock = clock
         self._max_entries = max_entries
         self._takes_fingerprint = mode is not GuardMode.OFF if fingerprint is None else fingerprint
-        self._copy = TreeCopy(state_dir / "baseline", max_copy_bytes)
+        self._beat = beat
+        self._copy = TreeCopy(state_dir / "baseline", max_copy_bytes, beat)
         self._pending = state_dir / "baseline" / "pending.json"
         self._quarantine = state_dir / "quarantine"
         self._known: dict[tuple[object, ...], bytes] = {}
@@ -129,7 +133,8 @@ class MeasuredTree:
 
     def _measure(self, before: Manifest | None) -> Manifest:
         scan = Scan(self._root, exclude=self._exclude, max_entries=self._max_entries, force=True, before=before)
-        scan.step()
+        while not scan.step(_BEAT):
+            self._beat()
         return scan.manifest()
 
     def _require_whole(self, mark: Manifest) -> None:

@@ -28,7 +28,8 @@ def guards_for(settings: Settings, agent: str | None, around: Surroundings) -> t
     """
     if around.dry:
         return ()
-    return (*_breakers(settings, around), *_budget(settings, agent, around), *_consent(settings, agent, around))
+    # The budget comes first: what a cycle is charged is what the breakers look at.
+    return (*_budget(settings, agent, around), *_breakers(settings, around), *_consent(settings, agent, around))
 
 
 def _breakers(settings: Settings, around: Surroundings) -> list[Guard]:
@@ -58,7 +59,8 @@ def thresholds(settings: Settings) -> Thresholds:
 
 def _budget(settings: Settings, agent: str | None, around: Surroundings) -> list[Guard]:
     """What costs nothing and has no limit needs no ledger."""
-    if settings.budget_guard == GuardMode.OFF or not (settings.budget or registry.is_real(agent)):
+    wanted = bool(settings.budget) or settings.spend_rate is not None or registry.is_real(agent)
+    if settings.budget_guard == GuardMode.OFF or not wanted:
         return []
     rules = BudgetRules(
         limits=settings.budget,

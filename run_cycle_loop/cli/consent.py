@@ -2,9 +2,7 @@
 
 import json
 import os
-import pwd
 import shutil
-import socket
 import sys
 import uuid
 from collections.abc import Sequence
@@ -15,11 +13,12 @@ import click
 
 from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
+from run_cycle_loop.cli.operator import require_own, who
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.kit.printable import printable
-from run_cycle_loop.model.errors import ConfigError, RunCycleLoopError, StateError
+from run_cycle_loop.model.errors import RunCycleLoopError, StateError
 from run_cycle_loop.model.records import timestamp
 from run_cycle_loop.policies import consent as policy
 from run_cycle_loop.policies.consent import Event, Grant
@@ -44,30 +43,8 @@ def _chain(settings: Settings) -> AuditChain:
 
 def _chain_to_write(settings: Settings) -> AuditChain:
     """The audit, unless what root writes there would lock the loop's own user out."""
-    folder = settings.state_dir
-    owner = folder.stat().st_uid if folder.is_dir() else os.geteuid()
-    if os.geteuid() == 0 and owner != 0:
-        name = _user_name(owner)
-        raise ConfigError(f"{folder} belongs to {name}; say it as that user: sudo -u {name} run-cycle-loop consent ...")
+    require_own(settings.state_dir, "consent ...")
     return _chain(settings)
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
-
-
-def _who() -> str:
-    """The person at this terminal, as far as the machine knows."""
-    try:
-        terminal = os.ttyname(sys.stdin.fileno())
-    except (OSError, ValueError):
-        terminal = "no terminal"
-    became = os.environ.get("SUDO_USER")
-    user = _user_name(os.getuid()) + (f" for {printable(became)}" if became else "")
-    return f"{user} (uid {os.getuid()}) on {socket.gethostname()}, {terminal}"
 
 
 def _until(text: str) -> datetime:
@@ -118,7 +95,7 @@ def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | N
         "grant": uuid.uuid4().hex[:8],
         "until": timestamp(end),
         "reason": words,
-        "by": _who(),
+        "by": who(),
         "max_cycles": max_cycles,
         "agents": only,
     }
@@ -160,7 +137,7 @@ def revoke(flags: dict[str, Any], *, name: str | None, everything: bool, reason:
     words = _reason(reason)
     chain = _chain_to_write(settings_for_looking(flags))
     for grant_id in _to_revoke(policy.fold(chain.entries()).grants, name):
-        chain.append(Event.REVOKE, {"grant": grant_id, "reason": words, "by": _who()})
+        chain.append(Event.REVOKE, {"grant": grant_id, "reason": words, "by": who()})
         click.echo(f"consent {grant_id} is revoked")
     return 0
 

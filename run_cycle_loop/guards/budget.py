@@ -85,7 +85,8 @@ class BudgetGuard:
         if refused.until is None or not self._rules.waits:
             return Halt(reason=StopReason.BUDGET_SPENT, why=refused.why)
         left = (refused.until - now).total_seconds()
-        return Continue(delay=min(max(left, 0.0), _LOOK_AGAIN), why=refused.why, until=refused.until)
+        delay = min(max(left, 0.0), _LOOK_AGAIN)
+        return Continue(delay=delay, why=refused.why, until=refused.until, instead=StopReason.BUDGET_SPENT)
 
     def begin(self, spec: CycleSpec) -> CycleSpec:
         """Reserve what the cycle may cost; returns it with what is left for it.

@@ -542,6 +542,7 @@ class Continue:
     why: str
     backoff: bool = False
     until: datetime | None = None  #: looked at again and again: clocks are set, machines sleep
+    instead: StopReason | None = None  #: why a loop ends that may not wait; None: it goes on at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -222,7 +222,9 @@ def _past(found: Status, snapshot: LoopSnapshot) -> Iterator[Row]:
     if snapshot.counts:
         yield "cycles", _counts(snapshot.counts), None
     if snapshot.charged_usd or snapshot.charged_tokens:
-        yield "charged", f"{snapshot.charged_usd:.2f} USD and {snapshot.charged_tokens} tokens in all", None
+        guessed = any((record.charged or {}).get("estimated") for record in found.recent)
+        text = f"{snapshot.charged_usd:.2f} USD and {snapshot.charged_tokens} tokens in all"
+        yield "charged", f"{text}, in part an estimate" if guessed else text, None
     if snapshot.consecutive_failures:
         yield "streak", f"{_counted(snapshot.consecutive_failures, 'failure')} in a row", "red"
 

@@ -140,7 +140,11 @@ class Supervisor:
                 return
 
     def _held_by_guards(self) -> Decision | None:
-        return guarding.held(self._plan.guards, self._world.clock.now())
+        """What the guards want instead of a cycle; who asked for one cycle, now, is not made to wait."""
+        held = guarding.held(self._plan.guards, self._world.clock.now())
+        if isinstance(held, Continue) and self._plan.rules.iterations == 1:
+            return Halt(reason=held.instead, why=held.why) if held.instead else None
+        return held
 
     def _show_waiting(self, decision: Decision) -> None:
         if isinstance(decision, Halt):

@@ -90,8 +90,19 @@ def test_the_longer_of_two_waits_holds_and_shows(world: FakeWorld) -> None:
 
 def test_a_guard_is_asked_again_after_its_wait(world: FakeWorld) -> None:
     guard = ScriptedGuard(Continue(delay=10, why="not yet"), Continue(delay=20, why="not yet"))
-    world.run(OK, guards=(guard,))
-    assert (world.stop.waits, world.outcomes) == ([10, 20], [Outcome.SUCCESS])
+    world.run(OK, OK, guards=(guard,), rules=Rules(iterations=2, sleep=0))
+    assert (world.stop.waits, world.outcomes) == ([10, 20], [Outcome.SUCCESS] * 2)
+
+
+def test_who_asked_for_one_cycle_is_not_made_to_wait(world: FakeWorld) -> None:
+    spent = Continue(delay=10, why="usd 20 of 20", until=NOON + timedelta(days=1), instead=StopReason.BUDGET_SPENT)
+    finish = world.run(OK, guards=(ScriptedGuard(spent),))
+    assert (finish.reason, finish.exit_code, world.stop.waits) == (StopReason.BUDGET_SPENT, 12, [])
+
+
+def test_a_wait_that_is_only_a_pace_does_not_keep_one_cycle_back(world: FakeWorld) -> None:
+    world.run(OK, guards=(ScriptedGuard(Continue(delay=1800, why="half-open")),))
+    assert (world.stop.waits, world.outcomes) == ([], [Outcome.SUCCESS])
 
 
 def test_what_a_guard_allows_reaches_the_cycle_and_shortens_its_timeout(world: FakeWorld) -> None:

@@ -104,7 +104,7 @@ def test_a_usage_error_is_one_sentence_and_leaves_no_trace(place: Place, args: t
 def test_nothing_to_run_is_a_usage_error(place: Place) -> None:
     found = place("run")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert "pass `-- COMMAND` or `--cycle-script PATH`" in found.stderr
+    assert "pass `--agent NAME`, `-- COMMAND` or `--cycle-script PATH`" in found.stderr
 
 
 def test_a_state_directory_that_cannot_be_written_leaves_with_74(place: Place) -> None:
@@ -572,7 +572,7 @@ def test_flag_beats_variable_beats_file_beats_default(place: Place) -> None:
         ("cycle-script", "scripts/run_cycle.sh"),
         ("prereq-timeout", "30s"),
         ("stale-after", "3"),
-        ("cap-writes", "3"),
+        ("cap-writes", "3, or 200 for a coding agent"),
         ("history-path", "state/run_cycle_history.jsonl"),
         ("log-dir", "logs/run_cycle"),
         ("state-dir", "state"),

@@ -45,12 +45,6 @@ class Found:
         return {**asdict(self), "usable": self.usable}
 
 
-def default_agent(path: str | None) -> str:
-    """The first agent that is installed on this PATH, else the planner; no program is started."""
-    programs = ((name, entry.program) for name, entry in registry.ADAPTERS.items())
-    return next((name for name, program in programs if program and shutil.which(program, path=path)), registry.PLANNER)
-
-
 def survey(env: Mapping[str, str], home: Path) -> Iterator[Found]:
     """Every agent in the registry's order; each program takes up to 20 seconds, and mostly one or two.
 

@@ -3,7 +3,8 @@
 What must not be trusted: the exit code, which is an HTTP status modulo 256 (145 is 401, 173 is 429) and 0 after a
 signal and after some errors; ``status: success``, which it gives after it has stopped a loop of its own making; stack
 traces on standard error, of which it prints one for each try of a run that then goes well. It starts without any of
-the tools that write where it may not use them, and then ends well. Seen with 0.61.0.
+the tools that write where it may not use them, and then ends well. Where no model is named, it asks one which to take,
+and tries that five times whatever its settings say: a minute and more before it tells of a limit. Seen with 0.61.0.
 """
 
 import json

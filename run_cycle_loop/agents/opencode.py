@@ -32,7 +32,6 @@ _SETTINGS: Mapping[str, Any] = {"autoupdate": False, "share": "disabled"}
 _SWITCHES = {f"OPENCODE_DISABLE_{name}": "1" for name in ("AUTOUPDATE", "LSP_DOWNLOAD", "TERMINAL_TITLE")}
 #: What is denied is not even offered to the model; what would be asked is refused, and ends the run.
 _READING = {"*": "deny", **dict.fromkeys(("read", "glob", "grep", "list"), "allow")}
-_WRITING = "allow"
 _KEYS = (
     *("OPENCODE_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
     *("OPENROUTER_API_KEY", "GROQ_API_KEY", "XAI_API_KEY", "DEEPSEEK_API_KEY", "MISTRAL_API_KEY"),
@@ -59,8 +58,11 @@ class Opencode:
             argv += ["--model", request.model]
         if request.session_id is not None:
             argv += ["--session", request.session_id]
-        permission = _READING if request.role is Role.READ_ONLY else _WRITING
-        settings = {**_operators(env), **_SETTINGS, "permission": permission}
+        settings = {**_operators(env), **_SETTINGS}
+        if request.role is Role.READ_ONLY:
+            settings["permission"] = _READING
+        else:
+            argv.append("--auto")  # allows what would be asked, and nothing that the operator denies
         return Invocation(
             argv=(*argv, *request.extra_args),
             env={**_SWITCHES, _CONTENT: json.dumps(settings)},
@@ -199,7 +201,8 @@ class OpencodeReader:
             self._progress()
         else:
             self._barren += 1
-        if self._reason == "stop":
+        # Where it overflows again and again, the good ends are those of its summaries.
+        if self._reason == "stop" and self._overflows < _TRIES:
             self._error = {}
 
     def _progress(self) -> None:

@@ -1,18 +1,19 @@
 """Every agent by its name: one line each, imported when it is asked for."""
 
 import importlib
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from run_cycle_loop.agents.adapter import Adapter
 from run_cycle_loop.model.errors import ConfigError
+
+if TYPE_CHECKING:  # names are looked up at every start; adapters only where one is
+    from run_cycle_loop.agents.adapter import Adapter
 
 PLANNER: Final = "planner"  #: built in: it runs within the cycle and has no command line
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Where an agent's adapter is."""
 
     place: str | None  #: ``module.Class`` in this package; None: built in, without an adapter
@@ -34,7 +35,7 @@ ADAPTERS: Final[Mapping[str, Entry]] = {
 NAMES: Final = tuple(ADAPTERS)
 
 
-def find(name: str) -> Adapter:
+def find(name: str) -> "Adapter":
     """The adapter of an agent.
 
     Raises:
@@ -72,3 +73,9 @@ def is_real(name: str | None) -> bool:
 def program_of(name: str | None) -> str | None:
     """The program that must be on PATH for it; None where it needs none."""
     return None if name is None or name not in ADAPTERS else ADAPTERS[name].program
+
+
+def default_agent(path: str | None) -> str:
+    """The first agent that is installed on this PATH, else the planner; no program is started."""
+    programs = ((name, entry.program) for name, entry in ADAPTERS.items())
+    return next((name for name, program in programs if program and shutil.which(program, path=path)), PLANNER)

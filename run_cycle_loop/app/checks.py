@@ -12,11 +12,8 @@ from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.ports import Prerequisite
 from run_cycle_loop.model.records import CycleSpec
 from run_cycle_loop.prerequisites.available import CommandCheck, ModuleCheck
-from run_cycle_loop.prerequisites.consent import ConsentCheck
-from run_cycle_loop.prerequisites.git import GitCheck
 from run_cycle_loop.prerequisites.resources import DiskCheck, MemoryCheck, WritableCheck
 from run_cycle_loop.prerequisites.script import ScriptCheck
-from run_cycle_loop.stores.audit import AuditChain
 
 Environment = Callable[[CycleSpec], Mapping[str, str]]
 
@@ -65,6 +62,9 @@ def _resources(settings: Settings) -> list[Prerequisite]:
 def _guards(settings: Settings, agent: str | None, around: Surroundings) -> list[Prerequisite]:
     checks: list[Prerequisite] = []
     if settings.consent_guard != GuardMode.OFF and registry.is_real(agent):
+        from run_cycle_loop.prerequisites.consent import ConsentCheck  # noqa: PLC0415 - most commands need none of it
+        from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
+
         checks.append(
             ConsentCheck(
                 chain=AuditChain(Paths.of(settings).consent_audit, around.clock.now, around.warn),
@@ -75,6 +75,8 @@ def _guards(settings: Settings, agent: str | None, around: Surroundings) -> list
             )
         )
     if settings.git_check != "off":
+        from run_cycle_loop.prerequisites.git import GitCheck  # noqa: PLC0415 - the same
+
         checks.append(
             GitCheck(
                 folder=settings.workdir,

@@ -8,16 +8,11 @@ from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.app.surroundings import Surroundings
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.guards.breakers import BreakerGuard
-from run_cycle_loop.guards.budget import BudgetGuard, BudgetRules
-from run_cycle_loop.guards.consent import ConsentGuard
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.ports import Guard, WorkTree
 from run_cycle_loop.model.spending import Spending
 from run_cycle_loop.policies.breakers import Thresholds
-from run_cycle_loop.stores.audit import AuditChain
 from run_cycle_loop.stores.breakers import BreakerFile
-from run_cycle_loop.stores.ledger import JsonlLedger
-from run_cycle_loop.stores.work_tree import Caps, MeasuredTree
 
 
 def guards_for(settings: Settings, agent: str | None, around: Surroundings) -> tuple[Guard, ...]:
@@ -62,6 +57,9 @@ def _budget(settings: Settings, agent: str | None, around: Surroundings) -> list
     wanted = bool(settings.budget) or settings.spend_rate is not None or registry.is_real(agent)
     if settings.budget_guard == GuardMode.OFF or not wanted:
         return []
+    from run_cycle_loop.guards.budget import BudgetGuard, BudgetRules  # noqa: PLC0415 - most commands need none of it
+    from run_cycle_loop.stores.ledger import JsonlLedger  # noqa: PLC0415
+
     rules = BudgetRules(
         limits=settings.budget,
         mode=GuardMode(settings.budget_guard),
@@ -83,6 +81,9 @@ def _budget(settings: Settings, agent: str | None, around: Surroundings) -> list
 def _consent(settings: Settings, agent: str | None, around: Surroundings) -> list[Guard]:
     if settings.consent_guard == GuardMode.OFF or not registry.is_real(agent):
         return []
+    from run_cycle_loop.guards.consent import ConsentGuard  # noqa: PLC0415 - the same
+    from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
+
     policy = {name: str(getattr(settings, name)) for name in _POLICY}
     return [
         ConsentGuard(
@@ -108,6 +109,8 @@ def work_tree(settings: Settings, agent: str | None, *, cap: int, around: Surrou
     fingerprint = agent is not None and settings.breaker_guard != GuardMode.OFF and settings.no_progress > 0
     if mode is GuardMode.OFF and not fingerprint:
         return None
+    from run_cycle_loop.stores.work_tree import Caps, MeasuredTree  # noqa: PLC0415 - the same
+
     ours = (settings.log_dir, settings.history_path, settings.stop_file, Path(sys.prefix), settings.sandbox_dir)
     return MeasuredTree(
         settings.workdir,

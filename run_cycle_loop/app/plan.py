@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from run_cycle_loop.agents import registry
-from run_cycle_loop.agents.discovery import default_agent
 from run_cycle_loop.app.checks import prerequisites
 from run_cycle_loop.app.guards import guards_for, work_tree
 from run_cycle_loop.app.paths import Paths
@@ -17,9 +16,6 @@ from run_cycle_loop.app.surroundings import Surroundings
 from run_cycle_loop.config.files import read_goal, read_text
 from run_cycle_loop.config.kinds import checked_prose, quoted
 from run_cycle_loop.config.settings import DEFAULT_CYCLE_SCRIPT, OPTIONS, Settings
-from run_cycle_loop.goals.command import CommandGoal
-from run_cycle_loop.goals.listing import read_plain, read_yaml
-from run_cycle_loop.goals.several import SeveralGoals
 from run_cycle_loop.goals.single import SingleGoal
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.errors import ConfigError
@@ -73,7 +69,7 @@ def agent_of(settings: Settings, environ: Mapping[str, str]) -> str | None:
         return settings.agent
     if settings.cycle_script != DEFAULT_CYCLE_SCRIPT:
         return None
-    return default_agent(environ.get("PATH", os.defpath))
+    return registry.default_agent(environ.get("PATH", os.defpath))
 
 
 def cap_writes(settings: Settings, agent: str | None) -> int:
@@ -164,6 +160,8 @@ def _goals(settings: Settings, around: Surroundings) -> Goals:
 
 
 def _goal_command(settings: Settings, line: str, around: Surroundings) -> Goals:
+    from run_cycle_loop.goals.command import CommandGoal  # noqa: PLC0415 - most loops have one goal
+
     try:
         argv = shlex.split(line)
     except ValueError as error:
@@ -185,6 +183,9 @@ def _goal_command(settings: Settings, line: str, around: Surroundings) -> Goals:
 
 
 def _several_goals(settings: Settings, path: Path, around: Surroundings) -> Goals:
+    from run_cycle_loop.goals.listing import read_plain, read_yaml  # noqa: PLC0415 - the same
+    from run_cycle_loop.goals.several import SeveralGoals  # noqa: PLC0415
+
     def read() -> tuple[Listed, ...]:
         try:
             text = read_text(path)

@@ -17,13 +17,14 @@ def agents(*, as_json: bool) -> int:
     Each installed program is asked for its version, which takes a second or two. Whether it is logged in is told from
     its files and from variables alone; the keys in them are never shown.
     """
-    from run_cycle_loop.agents.discovery import default_agent, survey  # noqa: PLC0415 - as the other commands' views
+    from run_cycle_loop.agents import registry  # noqa: PLC0415 - as the other commands' views
+    from run_cycle_loop.agents.discovery import survey  # noqa: PLC0415
     from run_cycle_loop.kit.process_tree import adopt_orphans  # noqa: PLC0415
     from run_cycle_loop.report.agents import table  # noqa: PLC0415
     from run_cycle_loop.report.text import Style  # noqa: PLC0415
 
     adopt_orphans()  # nothing that a program starts to say its version outlives the question
-    default = default_agent(os.environ.get("PATH"))
+    default = registry.default_agent(os.environ.get("PATH"))
     found = survey(os.environ, Path.home())
     if as_json:
         click.echo(json.dumps({"default": default, "agents": [agent.as_dict() for agent in found]}))

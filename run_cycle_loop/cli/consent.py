@@ -100,7 +100,7 @@ def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | N
         "agents": only,
     }
     chain.append(Event.GRANT, facts)
-    most = "" if max_cycles is None else f", {max_cycles} cycles at most"
+    most = "" if max_cycles is None else f", {max_cycles} {'cycle' if max_cycles == 1 else 'cycles'} at most"
     whom = f" to {', '.join(only)}" if only else ""
     click.echo(f"consent {facts['grant']} is granted{whom} until {end:%Y-%m-%d %H:%M}{most}")
     click.echo(f"`run-cycle-loop consent revoke {facts['grant']} --reason ...` takes it back")
@@ -159,7 +159,10 @@ def _to_revoke(grants: Sequence[Grant], name: str | None) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @options
 def verify(flags: dict[str, Any], *, as_json: bool) -> int:
-    """Check every entry of the audit against the one before; exit code 0 where it is whole, 1 where it is not."""
+    """Check that the audit is whole.
+
+    Every entry is checked against the one before. The exit code is 0 where it is whole, 1 where it is not.
+    """
     count, head, fault = _verified(_chain(settings_for_looking(flags)))
     if as_json:
         click.echo(json.dumps({"ok": fault is None, "entries": count, "head": head, "fault": fault}))

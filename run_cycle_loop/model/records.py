@@ -91,9 +91,16 @@ class AgentReport:
             ended=AgentClass(reading.text(ended)),
             reason=reading.text(control.get("reason")),
             advice=reading.text(control.get("advice")),
-            retry_at=None if at is None else datetime.fromisoformat(at).astimezone(UTC),
+            retry_at=None if at is None else _moment(at),
             permanent=bool(reading.truth(control.get("permanent"), default=False)),
         )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r:.80} lies beyond all time that can be counted") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

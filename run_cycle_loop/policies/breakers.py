@@ -178,7 +178,7 @@ class _Needed:
         self._thresholds = thresholds
         self._is_real = is_real
         self._fingerprint: str | None = None
-        self._same = self._short = 0
+        self._same = self._short = self._blank = 0
         self._progress_known = not thresholds.no_progress
         self._storm_known = not thresholds.storm_cycles
         self._spending_known = thresholds.spend_rate is None
@@ -199,7 +199,12 @@ class _Needed:
         else:
             self._storm_known = True
         self._storm_known |= self._short >= self._thresholds.storm_cycles
-        if record.fingerprint is None or record.status not in _WORKED:
+        if record.fingerprint is None:
+            # Cycles without an agent have none; a few of them in a row, and nothing older is of this kind of loop.
+            self._blank += 1
+            self._progress_known |= self._blank > 2 * _least(self._thresholds)
+            return
+        if record.status not in _WORKED:
             return
         self._fingerprint = self._fingerprint or record.fingerprint
         self._same += 1

@@ -9,11 +9,14 @@ The contract is the same for every loop:
 - ``iteration.last.control``: the JSON object that the iteration left, or an empty one.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import ConfigError
+
+_BEYOND_CEL = 1 << 63  #: its integers have 64 bits
 
 
 class ConditionError(Exception):
@@ -51,7 +54,7 @@ class Condition:
         last = {
             "phase": "Failed" if outcome.is_failure else "Succeeded",
             "outcome": str(outcome),
-            "control": dict(control or {}),
+            "control": _for_cel(control or {}),
         }
         context = {"iteration": {"index": index, "maxIterations": limit, "last": last}}
         try:
@@ -61,6 +64,21 @@ class Condition:
         if not isinstance(value, bool):
             raise ConditionError(f"--while {self.expression!r} gave {value!r}, neither true nor false")
         return value
+
+
+def _for_cel(value: Any) -> Any:
+    """The same JSON value in terms of CEL, which knows neither longer integers nor halves of surrogate pairs."""
+    match value:
+        case Mapping():
+            return {_for_cel(key): _for_cel(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_for_cel(item) for item in value]
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case int() if abs(value) >= _BEYOND_CEL:
+            return math.inf if value > 0 else -math.inf
+        case _:
+            return value
 
 
 def _fault(error: Exception) -> str:

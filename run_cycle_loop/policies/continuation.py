@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from run_cycle_loop.model.enums import Outcome, StopReason
 from run_cycle_loop.model.records import Continue, CycleRecord, Decision, Halt, StopRequest, timestamp
@@ -83,9 +83,11 @@ def later(first: Continue, second: Continue) -> Continue:
 
 
 def _moment(text: str | None) -> datetime | None:
+    """The moment in a record; None where it names none, or does not say in which zone."""
     try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
+        found = None if text is None else datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found and found.tzinfo else None
+    except (ValueError, OverflowError):
         return None
 
 

@@ -43,13 +43,16 @@ def take(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
 def _read(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
     try:
         value = json.loads(files.read_bounded(path, _LARGEST))
-        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but the history's readers would not
+        # Python reads NaN and 1e999, but the history's readers would not; and 1e15 is longer once it is written down.
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
     except FileNotFoundError:
         return None, None
     except OSError as error:
         return None, f"the control file cannot be read: {error.strerror or error}"
     except (ValueError, RecursionError) as error:
         return None, f"the control file is no JSON of at most {_LARGEST} bytes: {error}"
+    if size > _LARGEST:
+        return None, f"the control file comes to {size} characters once it is recorded, more than {_LARGEST}"
     if _is_too_deep(value):
         return None, f"the control file is nested deeper than {_DEEPEST} levels"
     if not isinstance(value, dict):

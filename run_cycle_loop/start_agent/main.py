@@ -14,7 +14,6 @@ from typing import Any
 
 from run_cycle_loop.agents import digests, isolation, registry, session_report
 from run_cycle_loop.agents.adapter import Adapter, Request
-from run_cycle_loop.agents.discovery import default_agent
 from run_cycle_loop.agents.planner import Planned, plan_cycle
 from run_cycle_loop.agents.planner import Request as PlanRequest
 from run_cycle_loop.agents.session import Session, SessionLimits, run_session, scratch_folder
@@ -70,7 +69,7 @@ def main(argv: Sequence[str], *, root: Path | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     around = _Surroundings.of(environ)
     try:
-        agent = options.agent if options.agent != "auto" else default_agent(environ.get("PATH", os.defpath))
+        agent = options.agent if options.agent != "auto" else registry.default_agent(environ.get("PATH", os.defpath))
         options.goal = read_goal(options.goal_file) if options.goal_file else options.goal
         if agent == registry.PLANNER:
             return _plan(options, around)

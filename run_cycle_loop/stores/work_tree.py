@@ -7,6 +7,7 @@ A cycle in whose course the supervisor dies is found again by ``baseline/pending
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -251,7 +252,7 @@ class MeasuredTree:
             over = "something else has the name of the folder itself"
         verdict = TreeVerdict(files=changes.files, bytes=changes.bytes)
         if over and enforced:
-            quarantine = self._quarantine / cycle_id
+            quarantine = self._parking_for(cycle_id)
             with suppress(OSError):  # the tree is put back all the same
                 _describe(quarantine, cycle_id, self._root, over, changes, mark, now)
             return self._put_back(cycle_id, mark, verdict, over, suspects)
@@ -271,7 +272,7 @@ class MeasuredTree:
         """Park what was written and restore what was there; a note of it outlives this process."""
         with suppress(OSError):  # the tree is put back all the same
             self._note(cycle_id, mark, parking={"files": verdict.files, "bytes": verdict.bytes, "over": over})
-        quarantine = self._quarantine / cycle_id
+        quarantine = self._parking_for(cycle_id)
         exclude = self._exclude
         left = Restoration(self._root, mark, self._copy, quarantine, exclude=exclude, suspects=suspects).run()
         sentence = f"{over}; all that it wrote is parked in {quarantine}, and the tree is as it was"
@@ -284,6 +285,15 @@ class MeasuredTree:
         with suppress(OSError):
             verdict = replace(verdict, fingerprint=self._fingerprint(self._measure(None)))
         return replace(verdict, finding=self._finding(sentence), quarantine=quarantine)
+
+    def _parking_for(self, cycle_id: str) -> Path:
+        """Where a cycle's work is parked; what the cycle may have put there to lead it elsewhere is set aside."""
+        place = self._quarantine / cycle_id
+        for folder in (self._quarantine, place, place / "tree"):
+            with suppress(OSError):
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    files.set_aside(folder, "planted")
+        return place
 
     def _finding(self, sentence: str) -> GuardFinding:
         return GuardFinding(guard="write_cap", mode=self._mode, ok=False, detail=sentence)

@@ -24,7 +24,7 @@ from run_cycle_loop.model.records import (
     SupervisorIdentity,
     timestamp,
 )
-from run_cycle_loop.policies import continuation, limits
+from run_cycle_loop.policies import continuation
 from run_cycle_loop.policies.classification import next_streak
 from run_cycle_loop.supervisor import guarding, recovery
 from run_cycle_loop.supervisor.board import Board
@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 _HOLDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  #: seconds between attempts to write state; the last one repeats
 _RECENT = 1000  #: records among which the cycle of the in-flight slot is looked for
 _LOOK_AGAIN = 60.0  #: seconds between two looks at the wall clock while a moment is waited for
+_LONGEST_SENTENCE = 4000  #: characters; what a cycle says of itself may be a megabyte, and stands in latest.json too
 _BOUNDED_HOLDS = 3  #: a bounded run gives up after so many: somebody waits for its exit code
 
 
@@ -332,6 +333,8 @@ class Supervisor:
         if record.status is not Outcome.RATE_LIMITED:
             self._limits = 0
             return record
+        from run_cycle_loop.policies import limits  # noqa: PLC0415 - a loop that meets no limit does not pay for it
+
         self._limits += 1
         rules = self._plan.rules
         at = limits.wait_until(
@@ -371,17 +374,21 @@ class Supervisor:
 
     def _redacted(self, record: CycleRecord) -> CycleRecord:
         redact, value = self._world.redact, self._world.redact_value
+
+        def sentence(text: str) -> str:
+            return redact(text)[:_LONGEST_SENTENCE]  # in this order: no half of a secret is left at the cut
+
         return replace(
             record,
             goal=redact(record.goal),
             mode=redact(record.mode),
-            reason=redact(record.reason),
+            reason=sentence(record.reason),
             stderr_tail=redact(record.stderr_tail),
             failed_checks=tuple(map(redact, record.failed_checks)),
-            advice=None if record.advice is None else redact(record.advice),
+            advice=None if record.advice is None else sentence(record.advice),
             usage=value(record.usage),
             control=value(record.control),
-            guards=tuple(value(record.guards)),
+            guards=tuple(finding | {"detail": sentence(str(finding["detail"]))} for finding in value(record.guards)),
             goal_origin=value(record.goal_origin),
         )
 

@@ -22,7 +22,7 @@ from run_cycle_loop.policies.classification import Verdict, judge_error, judge_r
 from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.supervisor.plan import Plan
 
-_LONGEST_WARNING = 500  #: characters
+_WARNINGS = 20  #: of a session; what is said more often than that says nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +185,13 @@ def _findings(observed: Observed) -> Iterator[GuardFinding]:
     result = observed.result
     if result and result.tree and result.tree.finding:
         yield result.tree.finding
-    warnings = (result.control or {}).get("warnings") if result else None
-    for warning in warnings if isinstance(warnings, list) else ():
-        yield GuardFinding(guard="session", mode=GuardMode.WARN, ok=False, detail=str(warning)[:_LONGEST_WARNING])
+    told = (result.control or {}).get("warnings") if result else None
+    warnings = told if isinstance(told, list) else []
+    for warning in warnings[:_WARNINGS]:
+        yield _session_finding(str(warning))
+    if len(warnings) > _WARNINGS:
+        yield _session_finding(f"and {len(warnings) - _WARNINGS} warnings more, which stand in its control payload")
+
+
+def _session_finding(detail: str) -> GuardFinding:
+    return GuardFinding(guard="session", mode=GuardMode.WARN, ok=False, detail=detail)

@@ -1,16 +1,22 @@
 """The pages that people read, taken apart: screens, shell, code, links, tables; and what runs their screens."""
 
+import atexit
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
 
+from run_cycle_loop.agents.registry import ADAPTERS
 from run_cycle_loop.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,11 +101,14 @@ def steps(page: Path) -> list[Step]:
 #: What differs from run to run, and the word that stands for it in a comparison.
 _VARIES = [
     (r"(?<!\d)\d{8}T\d{6}Z\b", "STAMP"),
-    (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "TIME"),
-    (r"\b\d\d:\d\d:\d\d\b", "TIME"),
-    (r"\b[0-9a-f]{32}\b", "ID"),
+    (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "TIME"),
+    (r"\b\d\d:\d\d(:\d\d)?\b", "TIME"),
+    (r"\b\d{4}-\d\d-\d\d\b", "DAY"),
+    (r"\b([0-9a-f]{64}|[0-9a-f]{32}|(?=\d*[a-f]|\d{8}\b)[0-9a-f]{8})\b", "ID"),
+    (r"\b[0-9a-f]{7}, (?=\d+ ahead)", "COMMIT, "),
     (r"\b\d+(\.\d+)?(ms|s|m|h|d)(\d+[smh])?\b", "SPAN"),
     (r"\bpid \d+", "pid N"),
+    (r"\bby \S.* \(uid \d+\) on \S+, [^:]+", "by WHO"),
     (r"\b\d+ MiB free", "N MiB free"),
     (r"\.torn-\d+", ".torn-N"),
     (r" {2,}", " "),
@@ -121,10 +130,26 @@ def agrees(shown: list[str], printed: list[str]) -> bool:
     return bool(printed) and _constant(shown[0]) == _constant(printed[0]) and agrees(shown[1:], printed[1:])
 
 
+@cache
+def without_agents(path: str) -> str:
+    """This PATH as one folder of links, without the programs of agents: no page and no example may start a real one."""
+    programs = {entry.program for entry in ADAPTERS.values() if entry.program}
+    if not any(shutil.which(program, path=path) for program in programs):
+        return path
+    links = Path(tempfile.mkdtemp(prefix="path-without-agents-"))
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    for folder in map(Path, path.split(os.pathsep)):
+        with suppress(OSError):
+            for program in folder.iterdir():
+                if program.name not in programs and not (links / program.name).is_symlink():
+                    (links / program.name).symlink_to(program)
+    return str(links)
+
+
 def run(command: str, cwd: Path, path: str | None = None) -> list[str]:
     """What a terminal would show of a command; an exit code other than 0 is the last line."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RUN_CYCLE_", "PYTHON"))}
-    found = path or os.pathsep.join([sysconfig.get_path("scripts"), ours["PATH"]])
+    found = os.pathsep.join([sysconfig.get_path("scripts"), without_agents(ours["PATH"])]) if path is None else path
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=cwd,

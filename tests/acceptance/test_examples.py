@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from run_cycle_loop.agents.registry import ADAPTERS
 from run_cycle_loop.config.sources import resolve
 from run_cycle_loop.policies.backoff import Backoff
 from tests.acceptance.pages import ROOT, run, steps
@@ -17,12 +18,19 @@ EXAMPLES = ROOT / "examples"
 FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
 #: What the cycles of each example come to.
 OUTCOMES = {
+    "agent-command": ["prereq_failed", "success"],
+    "agent-planner": ["success"] * 2,
+    "agent-scripted": ["success", "rate_limited", "success"],
+    "budgets": ["success"] * 2,
     "count-until-done": ["success"] * 3,
     "goal-file": ["success"] * 3,
+    "goals": ["success"] * 6,
     "nightly-command": ["success"] * 2,
     "prerequisites": ["prereq_failed", "success"],
     "prometheus": ["success", "failed"],
 }
+#: Those of real agents, whose programs are never started here; ``tests/agents`` does that.
+AGENTS = {f"agent-{name}" for name, entry in ADAPTERS.items() if entry.program}
 
 
 @pytest.fixture
@@ -34,7 +42,8 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def outcomes(folder: Path) -> list[str]:
-    lines = (folder / "state" / "run_cycle_history.jsonl").read_text().splitlines()
+    path = folder / "state" / "run_cycle_history.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["status"] for line in lines]
 
 
@@ -42,7 +51,21 @@ def outcomes(folder: Path) -> list[str]:
 def test_an_example_runs_to_its_end_and_its_cycles_come_to_what_it_shows(copy: Path) -> None:
     printed = run("./run.sh", copy)
     assert not printed[-1].startswith("[exit code"), "\n".join(printed)
-    assert outcomes(copy) == OUTCOMES[copy.name]
+    assert outcomes(copy) == ([] if copy.name in AGENTS else OUTCOMES[copy.name])
+
+
+def test_every_coding_agent_has_an_example() -> None:
+    assert {folder.name for folder in FOLDERS} == AGENTS | OUTCOMES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_the_settings_for_a_coding_agent_are_settings_with_limits(name: str) -> None:
+    settings = resolve({}, {}, EXAMPLES / name).settings
+    assert (f"agent-{settings.agent}", settings.consent_guard, settings.write_guard) == (name, "enforce", "enforce")
+    assert settings.timeout
+    assert settings.idle_timeout
+    assert settings.cap_writes
+    assert {(limit.unit, limit.period) for limit in settings.budget} >= {("usd", "cycle"), ("usd", "day")}
 
 
 @pytest.mark.parametrize("copy", ["nightly-command"], indirect=True)

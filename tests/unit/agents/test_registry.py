@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.agents import registry
-from run_cycle_loop.agents.discovery import default_agent
 from run_cycle_loop.model.errors import ConfigError
 
 WITH_ADAPTER = [name for name in registry.NAMES if name != registry.PLANNER]
@@ -73,10 +72,10 @@ def installed(folder: Path, *names: str) -> str:
 def test_the_default_is_the_first_that_is_installed_else_the_planner(
     tmp_path: Path, names: tuple[str, ...], chosen: str
 ) -> None:
-    assert default_agent(installed(tmp_path / "bin", *names)) == chosen
+    assert registry.default_agent(installed(tmp_path / "bin", *names)) == chosen
 
 
 def test_a_file_that_cannot_be_executed_is_no_agent(tmp_path: Path) -> None:
     path = installed(tmp_path / "bin", "codex")
     (tmp_path / "bin" / "codex").chmod(0o644)
-    assert default_agent(path) == "planner"
+    assert registry.default_agent(path) == "planner"

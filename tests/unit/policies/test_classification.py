@@ -112,3 +112,12 @@ def test_a_cycle_that_could_not_run_keeps_the_code_of_its_error(code: int) -> No
 )
 def test_only_a_success_ends_a_streak_of_two(outcome: Outcome, streak: int) -> None:
     assert next_streak(2, outcome) == streak
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01", "tomorrow", "", 5, ["now"]]
+)
+def test_a_time_that_cannot_be_counted_is_no_word_to_go_by(moment: object) -> None:
+    verdict = judge_run(make_spec(), make_result(0, control={"class": "rate_limited", "retry_at": moment}), None)
+    assert verdict.outcome is Outcome.FAILED
+    assert "cannot be understood" in verdict.reason

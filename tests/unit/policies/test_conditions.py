@@ -59,3 +59,13 @@ def test_what_does_not_parse_is_a_configuration_error_on_one_line(expression: st
     with pytest.raises(ConfigError, match="no CEL expression") as caught:
         Condition(expression)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strange", [1 << 63, -(10**4000), "\ud800", {"\ud800": ["\udfff"]}])
+def test_what_cel_cannot_hold_does_not_end_a_loop_that_does_not_ask_for_it(strange: Any) -> None:
+    assert holds("iteration.index == 1", control={"a": strange})
+
+
+def test_a_number_that_cel_cannot_hold_is_larger_than_all_that_it_can() -> None:
+    assert holds("iteration.last.control.a > 1e300", control={"a": 10**4000})
+    assert holds("iteration.last.control.a < -1e300", control={"a": -(10**4000)})

@@ -6,8 +6,8 @@ from run_cycle_loop.model.enums import Outcome, StopReason, Urgency
 from run_cycle_loop.model.records import Continue, Decision, Halt, StopRequest
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.conditions import Condition
-from run_cycle_loop.policies.continuation import Rules, decide, exit_code, halt_for, limit_reached
-from run_cycle_loop.testing import make_record
+from run_cycle_loop.policies.continuation import Rules, decide, exit_code, halt_for, held_by_limit, limit_reached
+from run_cycle_loop.testing import NOON, make_record
 
 FAILURES = [outcome for outcome in Outcome if outcome.is_failure]
 OTHERS = [outcome for outcome in Outcome if not outcome.is_failure and outcome is not Outcome.RATE_LIMITED]
@@ -135,3 +135,9 @@ def test_the_exit_code_is_the_one_of_the_table(reason: StopReason, last: Outcome
 @pytest.mark.parametrize("reason", StopReason)
 def test_every_reason_has_an_exit_code_that_its_table_documents(reason: StopReason) -> None:
     assert {exit_code(reason, last) for last in (None, *Outcome)} <= {0, 1, 2, 10, 11, 12, 74, 75}
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31", "9999-12-31T23:59:59-14:00", "later", "0001-01-01T00:00:00+14:00"])
+def test_a_limit_of_which_nobody_can_tell_when_it_ends_holds_no_new_run(moment: str) -> None:
+    record = make_record(status=Outcome.RATE_LIMITED, retry_at=moment)
+    assert held_by_limit(Rules(iterations=0), record, NOON) is None

@@ -89,3 +89,13 @@ def test_a_payload_may_be_nested_as_deep_as_anybody_needs(path: Path, depth: int
     value, error = control_file.take(str(path))
     assert (value is not None) is taken
     assert (error is None) is taken
+
+
+def test_what_would_grow_beyond_the_bound_once_it_is_recorded_is_refused(path: Path) -> None:
+    control_file.prepare(str(path))
+    path.write_text(f'{{"a": [{",".join(["1e15"] * 200_000)}]}}')
+    assert path.stat().st_size < 1 << 20
+    value, error = control_file.take(str(path))
+    assert value is None
+    assert error is not None
+    assert error.startswith("the control file comes to")

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,19 @@ def test_no_secret_reaches_a_record_or_the_slot_but_the_cycle_is_told_everything
     assert slot is not None
     assert "hunter2" not in world.history.lines[0] + slot.goal
     assert [spec.goal for spec in world.runner.specs] == ["use hunter2"]
+
+
+def test_what_a_cycle_says_at_great_length_is_cut_and_no_half_of_a_secret_is_left_at_the_cut(world: FakeWorld) -> None:
+    world.private = "hunter2"
+    long = "x" * 3996 + "hunter2" * 100_000
+    told = {"class": "auth", "reason": long, "advice": long, "warnings": [long] * 100_000}
+    world.run(make_result(0, control=told))
+    (record,) = world.history.records()
+    assert max(len(text) for text in (record.reason, record.advice or "", record.guards[0]["detail"])) == 4000
+    assert "hun" not in record.reason + (record.advice or "") + record.guards[0]["detail"]
+    assert len(record.guards) == 21
+    assert record.guards[-1]["detail"] == "and 99980 warnings more, which stand in its control payload"
+    assert len(json.dumps(world.snapshot.as_dict())) < 200_000
 
 
 # Prerequisites

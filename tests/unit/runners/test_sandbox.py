@@ -78,7 +78,7 @@ def test_a_mount_point_is_refused() -> None:
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_tree_deeper_than_stack_and_descriptors_goes(sandbox: Path, width: int) -> None:
-    make_deep(sandbox, 5000, width)
+    make_deep(sandbox, 1500, width)
     reset(sandbox)
     assert list(sandbox.iterdir()) == []
 

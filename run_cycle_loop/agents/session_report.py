@@ -12,6 +12,7 @@ from run_cycle_loop.agents.session import Session
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.enums import AgentClass
+from run_cycle_loop.model.reading import is_deeper
 from run_cycle_loop.model.records import Usage, timestamp
 
 #: What the last line of an answer says where a goal is reached.
@@ -151,21 +152,6 @@ def _payload(payload: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | Non
         size = len(json.dumps(payload, allow_nan=False))
     except (ValueError, TypeError, RecursionError):
         return None, "the agent's answer is no JSON object that can be kept, and was left out"
-    if size > _LARGEST or _is_deep(payload):
+    if size > _LARGEST or is_deeper(payload, _DEEPEST):
         return None, f"the agent's answer is larger than {_LARGEST} bytes or deeply nested, and was left out"
     return payload, ""
-
-
-def _is_deep(value: object) -> bool:
-    layer: list[object] = [value]
-    for _ in range(_DEEPEST):
-        layer = [inner for outer in layer for inner in _inside(outer)]
-        if not layer:
-            return False
-    return True
-
-
-def _inside(value: object) -> list[object]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, list) else []

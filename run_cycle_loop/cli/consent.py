@@ -6,7 +6,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -14,9 +14,9 @@ import click
 from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.cli.operator import require_own, who
+from run_cycle_loop.cli.times import moment
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
-from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.errors import RunCycleLoopError, StateError
 from run_cycle_loop.model.records import timestamp
@@ -47,20 +47,6 @@ def _chain_to_write(settings: Settings) -> AuditChain:
     return _chain(settings)
 
 
-def _until(text: str) -> datetime:
-    """The time that ``24h`` (from now) or an ISO 8601 time means; a time without a zone is local."""
-    try:
-        return _now() + timedelta(seconds=parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{text!r} is neither a duration like 24h nor a time like 2026-01-31T08:00", param_hint="--until"
-        ) from None
-
-
 def _reason(text: str) -> str:
     words = printable(" ".join(text.split()))
     if not words:
@@ -87,7 +73,8 @@ def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | N
     """Let coding agents work without anybody to ask, for a time."""
     words = _reason(reason)
     only = sorted({*agents, *((flags["agent"],) if "agent" in flags else ())})
-    end, now = _until(until), _now()
+    now = _now()
+    end = moment(until, now, option="--until", ahead=True)
     if refusal := policy.why_refused(granted_at=now, until=end, now=now):
         raise click.BadParameter(refusal, param_hint="--until")
     chain = _chain_to_write(settings_for_looking(flags))

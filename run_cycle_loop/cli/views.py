@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import click
 
 from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
+from run_cycle_loop.cli.times import moment
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.config.sources import resolve
 from run_cycle_loop.controls import lock, stop_file
 from run_cycle_loop.kit import process_table
-from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import RunCycleLoopError
@@ -133,7 +133,7 @@ def history(
     flags: dict[str, Any], *, tail: int | None, outcomes: tuple[str, ...], since: str | None, as_json: bool
 ) -> int:
     """List recorded cycles, newest last."""
-    start = None if since is None else _moment(since)
+    start = None if since is None else moment(since, _now(), option="--since", ahead=False)
     if tail is None and start is None:
         tail = _ROWS
     records = history_view.select(
@@ -151,20 +151,6 @@ def history(
     for line in lines:
         click.echo(line, color=style.colour)
     return 0
-
-
-def _moment(text: str) -> datetime:
-    """The time that ``24h`` (ago) or an ISO 8601 time means; a time without a zone is local."""
-    try:
-        return _now() - timedelta(seconds=parse_duration(text.removesuffix("ago")))
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{text!r} is neither a duration like 24h nor a time like 2026-01-31T08:00", param_hint="--since"
-        ) from None
 
 
 @click.command(cls=SettingsCommand)

@@ -1,7 +1,7 @@
 """Foreign JSON values read as what they should be; everything else is a ValueError, whatever is wrong with it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LARGEST = 1 << 53  #: beyond it JSON's numbers are no whole numbers any more
@@ -100,3 +100,17 @@ def mappings(value: object) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
         return tuple(value)
     raise ValueError(f"{value!r:.80} is no list of objects")
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects stand in each other more than so many levels deep; found without recursion."""
+    layer: list[object] = [value]
+    for _ in range(levels):
+        layer = [inner for outer in layer for inner in _inside(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()

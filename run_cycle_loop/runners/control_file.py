@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.kit import files
+from run_cycle_loop.model.reading import is_deeper
 
 _LARGEST = 1 << 20
 _DEEPEST = 64  #: levels of lists and objects; whoever redacts and records the payload walks it recursively
@@ -51,23 +52,13 @@ def _read(path: str) -> tuple[Mapping[str, Any] | None, str | None]:
         return None, f"the control file cannot be read: {error.strerror or error}"
     except (ValueError, RecursionError) as error:
         return None, f"the control file is no JSON of at most {_LARGEST} bytes: {error}"
-    if size > _LARGEST:
-        return None, f"the control file comes to {size} characters once it is recorded, more than {_LARGEST}"
-    if _is_too_deep(value):
-        return None, f"the control file is nested deeper than {_DEEPEST} levels"
     if not isinstance(value, dict):
         return None, f"the control file holds no JSON object but {type(value).__name__}"
-    return value, None
+    excess = _excess(value, size)
+    return (None, excess) if excess else (value, None)
 
 
-def _is_too_deep(value: object) -> bool:
-    layer: list[object] = [value]
-    for _ in range(_DEEPEST):
-        layer = [inner for outer in layer for inner in _inside(outer)]
-        if not layer:
-            return False
-    return True
-
-
-def _inside(value: object) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _excess(value: Mapping[str, Any], size: int) -> str | None:
+    if size > _LARGEST:
+        return f"the control file comes to {size} characters once it is recorded, more than {_LARGEST}"
+    return f"the control file is nested deeper than {_DEEPEST} levels" if is_deeper(value, _DEEPEST) else None

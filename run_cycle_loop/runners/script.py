@@ -87,7 +87,9 @@ class ScriptRunner:
         except processes.LaunchError as error:
             raise RunnerError(str(error), exit_code=error.exit_code) from error
         except OSError as error:
-            raise RunnerError(f"the cycle could not be started: {error.strerror or error}; see the log") from error
+            where = f" ({error.filename})" if error.filename else ""
+            detail = f"{error.strerror or error}{where}"
+            raise RunnerError(f"the cycle could not be started: {detail}; see the log") from error
         self._survivors = ended.survivors
         control, control_error = control_file.take(spec.control_file)
         return RunResult(

@@ -16,6 +16,7 @@ from run_cycle_loop.kit import files, lines
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import AlreadyRunning, StateError
 from run_cycle_loop.model.records import CycleRecord, outcome_of
+from run_cycle_loop.stores.appending import add_line, mend_tail
 
 _LONGEST = 8 << 20  #: bytes; what is longer is no line of ours
 
@@ -38,46 +39,10 @@ class JsonlHistory:
         # A cycle's payload may hold half a surrogate pair; as an escape it is JSON still.
         line = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
-            descriptor = self._open()
-            size = os.fstat(descriptor).st_size
-            before = size - len(line)
-            if before >= 0 and os.pread(descriptor, len(line), before) == line:
-                self._rewrite(line, before)  # an attempt whose sync failed has left it there: it must not stand twice
-                return
-            self._write(descriptor, line, size)
-            self._sync(descriptor, line, size)
+            add_line(self.path, self._open(), line, self._warn)
         except OSError as error:
             self.close()
             raise _unwritable(self.path, error) from error
-
-    def _write(self, descriptor: int, line: bytes, offset: int) -> None:
-        try:
-            files.write_all(descriptor, line)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(descriptor, offset)  # what a full disk cut short must not swallow the next line
-            raise
-
-    def _sync(self, descriptor: int, line: bytes, offset: int) -> None:
-        """Make the line durable.
-
-        After a failed fsync the kernel may call the lost page clean, and a second fsync would lie: so the bytes are
-        written again through a fresh descriptor, and that one is asked once.
-        """
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            self._warn(f"{self.path} could not be synced ({error.strerror or error}); its last line was written again")
-            self.close()
-            self._rewrite(line, offset)
-
-    def _rewrite(self, line: bytes, offset: int) -> None:
-        descriptor = files.open_regular(self.path, os.O_WRONLY)
-        try:
-            os.pwrite(descriptor, line, offset)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _open(self) -> int:
         """The descriptor of the file that has the history's name now."""
@@ -91,7 +56,7 @@ class JsonlHistory:
         self._descriptor = descriptor
         self._claim(descriptor)
         if existed:
-            self._mend_tail(descriptor)
+            mend_tail(self.path, descriptor, _is_record, self._warn, longest=_LONGEST)
         else:
             files.sync_folder(self.path.parent)
         return descriptor
@@ -126,20 +91,6 @@ class JsonlHistory:
         except OSError as error:
             self.close()
             raise _unwritable(self.path, error) from error
-
-    def _mend_tail(self, descriptor: int) -> None:
-        offset, size = lines.torn_tail(descriptor), os.fstat(descriptor).st_size
-        if offset == size:
-            return
-        if size - offset <= _LONGEST and _parse(os.pread(descriptor, size - offset, offset)) is not None:
-            files.write_all(descriptor, b"\n")  # only its newline is missing
-            self._warn(f"the last line of {self.path} lacked its newline; it was added")
-            return
-        copy = files.free_name(self.path, f"torn-{offset}")
-        files.copy_range(descriptor, offset, size - offset, copy)
-        os.ftruncate(descriptor, offset)
-        os.fsync(descriptor)
-        self._warn(f"{size - offset} torn bytes of {self.path} were moved to {copy}")
 
     def close(self) -> None:
         """Let go of the file; the next append opens it afresh."""
@@ -198,6 +149,10 @@ def _outcome(line: bytes) -> Outcome | None:
         return outcome_of(value) if isinstance(value, dict) else None
     except (ValueError, RecursionError):
         return None
+
+
+def _is_record(line: bytes) -> bool:
+    return _parse(line) is not None
 
 
 def _parse(line: bytes) -> CycleRecord | None:

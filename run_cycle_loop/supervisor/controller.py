@@ -232,6 +232,8 @@ class Supervisor:
         goal, goal_check = self._goal(number)
         if goal is None:
             return Halt(reason=StopReason.GOALS_DONE, why="all goals are reached")
+        if self._world.stop.requested():
+            return Continue(delay=0.0, why="")  # while the goal was looked for: nothing of the cycle has begun
         began = self._world.clock.now()
         log = self._world.logs.open(number, began)
         spec = self._spec(number, goal, began, log.path)

@@ -63,12 +63,13 @@ class CycleRun:
     def carry_out(self) -> Observed:
         """The whole line; never raises for what the cycle does."""
         report = self._check()
-        if not report.ok:
-            return Observed(report=report, verdict=judge_skipped(report))
         request = self._stop.requested()
         if request is not None and request.urgency >= Urgency.NOW:
+            # First: a check that was cut short by the operator has not found anything wrong.
             verdict = Verdict(outcome=Outcome.INTERRUPTED, reason=f"{request.detail} before it was launched")
             return Observed(report=report, verdict=verdict)
+        if not report.ok:
+            return Observed(report=report, verdict=judge_skipped(report))
         return self._launch(report)
 
     def _check(self) -> PrerequisiteReport:

@@ -59,6 +59,17 @@ class Command:
         return Login(state="unknown", detail="a command of your own: only it knows")
 
 
+def check_template(template: str, *, model: str | None) -> None:
+    """See, before anything starts, that a command line can be filled in.
+
+    Raises:
+        ConfigError: its quotes do not close, or it asks for what there is not.
+    """
+    values = dict.fromkeys(("prompt_file", "workdir", "result_file"), "") | ({"model": model} if model else {})
+    for word in _split(template):
+        _filled(word, values)
+
+
 def _split(template: str) -> list[str]:
     try:
         words = shlex.split(template)

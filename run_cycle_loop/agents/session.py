@@ -228,6 +228,7 @@ def _not_started(error: LaunchError) -> AgentResult:
         ended=AgentClass.TOOL_ERROR,
         reason=f"the agent could not be started: {error}",
         advice="install the agent, or choose another one with --agent",
+        usage=Usage(source="it was never started"),
         permanent=True,
     )
 

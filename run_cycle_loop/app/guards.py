@@ -8,7 +8,7 @@ from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.app.surroundings import Surroundings
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.guards.breakers import BreakerGuard
-from run_cycle_loop.model.enums import GuardMode
+from run_cycle_loop.model.enums import GuardMode, Role
 from run_cycle_loop.model.ports import Guard, WorkTree
 from run_cycle_loop.model.spending import Spending
 from run_cycle_loop.policies.breakers import Thresholds
@@ -55,7 +55,9 @@ def thresholds(settings: Settings) -> Thresholds:
 def _budget(settings: Settings, agent: str | None, around: Surroundings) -> list[Guard]:
     """What costs nothing and has no limit needs no ledger."""
     wanted = bool(settings.budget) or settings.spend_rate is not None or registry.is_real(agent)
-    if settings.budget_guard == GuardMode.OFF or not wanted:
+    # A rate of spending needs to know what was charged, also where no budget is kept.
+    is_off = settings.budget_guard == GuardMode.OFF and settings.spend_rate is None
+    if is_off or not wanted:
         return []
     from run_cycle_loop.guards.budget import BudgetGuard, BudgetRules  # noqa: PLC0415 - most commands need none of it
     from run_cycle_loop.stores.ledger import JsonlLedger  # noqa: PLC0415
@@ -106,7 +108,9 @@ _POLICY = (
 def work_tree(settings: Settings, agent: str | None, *, cap: int, around: Surroundings) -> WorkTree | None:
     """The tree that cycles work in; None where nobody wants to know what they do to it."""
     mode = GuardMode(settings.write_guard)
-    fingerprint = agent is not None and settings.breaker_guard != GuardMode.OFF and settings.no_progress > 0
+    # Who only reads is not expected to leave the workdir any other than it was.
+    wanted = settings.breaker_guard != GuardMode.OFF and settings.no_progress > 0 and settings.role == Role.WRITE
+    fingerprint = agent is not None and wanted
     if mode is GuardMode.OFF and not fingerprint:
         return None
     from run_cycle_loop.stores.work_tree import Caps, MeasuredTree  # noqa: PLC0415 - the same

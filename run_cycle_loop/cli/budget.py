@@ -20,6 +20,7 @@ from run_cycle_loop.model.spending import Account, Spending
 from run_cycle_loop.policies import budgets
 from run_cycle_loop.report import budget as view
 from run_cycle_loop.report.text import Style
+from run_cycle_loop.stores.history import JsonlHistory
 from run_cycle_loop.stores.ledger import JsonlLedger
 
 
@@ -49,11 +50,17 @@ def standing(settings: Settings, now: datetime) -> view.Budgets:
         found.measured,
         settings.budget,
         Spending(usd=settings.estimate_usd, tokens=settings.estimate_tokens),
-        is_real=registry.is_real(agent_of(settings, os.environ)),
+        is_real=registry.is_real(_agent(settings)),
     )
     account = (found.account or Account()).on(budgets.day_of(now)).adding(expected.times(found.damaged))
     enforced = settings.budget_guard == GuardMode.ENFORCE
     return view.standing(settings.budget, account, expected, now=now, enforced=enforced)
+
+
+def _agent(settings: Settings) -> str | None:
+    """Whose next cycle it is about: the agent that is named here, else that of the last cycle."""
+    last = JsonlHistory(settings.history_path).last() if settings.agent == "auto" else None
+    return last.agent if last else agent_of(settings, os.environ)
 
 
 def _warn(sentence: str) -> None:

@@ -23,6 +23,10 @@ def check_agent(settings: Settings) -> None:
         registry.check(settings.agent)
     if settings.agent == "command" and settings.agent_command is None:
         raise ConfigError("--agent command needs the command line to run; add --agent-command 'TOOL {prompt_file}'")
+    if settings.agent == "command" and settings.agent_command is not None:
+        from run_cycle_loop.agents.command import check_template  # noqa: PLC0415 - only who has one
+
+        check_template(settings.agent_command, model=settings.model)
     if settings.agent == "scripted" and settings.agent_script is None:
         raise ConfigError("--agent scripted needs the steps to replay; add --agent-script FILE")
     if settings.agent == "planner" and settings.role == "read-only":

@@ -84,6 +84,8 @@ class _Given:
             raise self.refuse(self.raw, str(error)) from error
 
     def refuse(self, value: object, reason: str) -> ConfigError:
+        if isinstance(value, tuple) and len(value) == 1:
+            value = value[0]  # a flag that may be repeated, and was not
         return ConfigError(f"{self.where}: {'the value' if self.option.private else quoted(value)} {reason}")
 
 

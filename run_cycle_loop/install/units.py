@@ -191,7 +191,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 WorkingDirectory={workdir}
-ExecStart={python} -m run_cycle_loop run --continuous
+ExecStart={python} -P -m run_cycle_loop run --continuous
 ExecReload=/bin/kill -HUP $MAINPID
 # The checkout is read-only for the service: home and sandbox are with the state. The files may say otherwise.
 Environment=HOME={home} RUN_CYCLE_SANDBOX_DIR={home}/sandbox
@@ -222,7 +222,8 @@ OOMPolicy=continue
 
 # The cycle inherits all of this. Left out on purpose: MemoryDenyWriteExecute= (node and other JIT compilers),
 # ProcSubset=pid (the memory check reads /proc/meminfo), PrivateNetwork= (agents call their providers).
-# A cycle that sandboxes itself with bubblewrap needs RestrictNamespaces=no in a drop-in: systemctl edit.
+# Isolation by bubblewrap needs, in a drop-in (systemctl edit): RestrictNamespaces=no and
+# SystemCallFilter=@mount pivot_root capset. Without it agents run unisolated, and each record says so.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=

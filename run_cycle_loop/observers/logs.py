@@ -135,6 +135,7 @@ class LogObserver:
         """``stale_after``: alert after this many cycles in a row without a fresh archive; 0: never."""
         self._log = log
         self._stale_after = stale_after
+        self._started = False
 
     def state_changed(self, snapshot: LoopSnapshot) -> None:
         """Quiet, but for the states in which an operator would ask why nothing runs."""
@@ -148,7 +149,8 @@ class LogObserver:
                 self._log.info("loop.backoff", **facts, consecutive_failures=snapshot.consecutive_failures)
             case LoopState.WAITING if snapshot.note:
                 self._log.info("loop.waiting", **facts)
-            case LoopState.STARTING:
+            case LoopState.STARTING if not self._started:
+                self._started = True
                 self._log.info("loop.started", recorded_cycles=snapshot.seq)
             case LoopState.STOPPING if snapshot.cycle:
                 self._log.info("loop.stopping", number=snapshot.cycle.number, note=snapshot.note or None)
@@ -181,6 +183,7 @@ def _facts_of(record: CycleRecord, *, stopping: bool) -> Mapping[str, Any]:
         "agent": record.agent,
         "usd": record.charged_usd or None,
         "tokens": record.charged_tokens or None,
+        "estimated": ",".join(map(str, (record.charged or {}).get("estimated") or ())) or None,
         "stderr": _last_line(record.stderr_tail) if record.status not in _CALM else None,
         "log": record.log_path,
         "log_error": record.log_error,

@@ -273,6 +273,8 @@ def refusal(limits: Sequence[Limit], account: Account, need: Spending, now: date
 def _refused(limit: Limit, account: Account, need: float, now: datetime) -> Refusal | None:
     if limit.period is Period.CYCLE:
         return None
+    if limit.unit is Unit.SECONDS:
+        need = min(need, limit.most)  # a cycle is ended when its time is up: one that took it all still fits into it
     name, cost = show_limit(limit), show_amount(limit.unit, need)
     used = used_of(limit, account)
     if need > limit.most + _NOTHING:
@@ -322,7 +324,7 @@ def overspent(limits: Sequence[Limit], account: Account, made: Charge) -> list[s
             used = used_of(limit, account)
             if used > limit.most + _NOTHING:
                 sentences.append(f"{show_amount(unit, used)} of the budget {show_limit(limit)} used")
-        elif unit not in made.estimated and made.amount.of(unit) > limit.most + _NOTHING:
+        elif unit not in made.estimated and made.amount.of(unit) > limit.most * (_OVER if unit is Unit.SECONDS else 1):
             cost = show_amount(unit, made.amount.of(unit))
             sentences.append(f"this cycle came to {cost}, more than the budget {show_limit(limit)} allows")
     return sentences

@@ -56,7 +56,7 @@ class Grant:
         if max(now, self.seen) >= self.until:  # time that was seen to pass does not come back
             return f"expired at {_shown(self.until, now)}"
         if self.max_cycles is not None and self.used >= self.max_cycles:
-            return f"is used up, {self.used} of {self.max_cycles} cycles"
+            return f"is used up, {self.used} of {_cycles(self.max_cycles)}"
         if agent is not None and self.agents and agent not in self.agents:
             return f"is for {', '.join(self.agents)} and not for {agent}"
         return None
@@ -190,6 +190,10 @@ def summary(grant: Grant, now: datetime) -> str:
     """A live grant in a few words: ``until 08:00 (in 9h), 3 of 40 cycles used: nightly refactor``."""
     until = grant.until.astimezone(now.tzinfo)
     shown = f"{until:%H:%M}" if until.date() == now.date() or until - now < timedelta(hours=12) else _shown(until, now)
-    most = "" if grant.max_cycles is None else f" of {grant.max_cycles}"
+    used = _cycles(grant.used) if grant.max_cycles is None else f"{grant.used} of {_cycles(grant.max_cycles)}"
     left = format_duration(max((until - now).total_seconds(), 0.0))
-    return f"until {shown} (in {left}), {grant.used}{most} cycles used: {grant.reason}"
+    return f"until {shown} (in {left}), {used} used: {grant.reason}"
+
+
+def _cycles(count: int) -> str:
+    return "1 cycle" if count == 1 else f"{count} cycles"

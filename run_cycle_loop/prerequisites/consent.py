@@ -38,7 +38,7 @@ class ConsentCheck:
         now = self.now()
         grant = found.live(now, spec.agent)
         if grant is None:
-            return True, found.why_not(now, spec.agent)
+            return True, f"{found.why_not(now, spec.agent)}, or --agent planner"
         # A cycle is noted before it is checked; the one with number 0 is only looked at and never starts.
         if spec.number and self.mode is GuardMode.ENFORCE and found.noted.get(spec.cycle_id) is None:
             return True, f"consent {grant.id} came while this cycle was starting; the next one makes use of it"

@@ -30,9 +30,9 @@ def table(found: Iterable[Found], *, default: str, width: int, style: Style) -> 
     yield style.fit(f"* {default} is taken where --agent names none.", width)
     for agent in agents:
         if agent.usable and agent.login is not None and agent.login.state == "no":
-            yield style.fit(f"{agent.name}: {agent.login.detail}", width)
+            yield from style.wrap(f"{agent.name}: {agent.login.detail}", width)
         if agent.trouble:
-            yield style.fit(f"{agent.name}: {agent.trouble}", width)
+            yield from style.wrap(f"{agent.name}: {agent.trouble}", width)
 
 
 def _cells(agent: Found, default: str) -> tuple[str, ...]:

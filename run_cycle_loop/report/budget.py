@@ -121,7 +121,8 @@ def render(found: Budgets, *, width: int, style: Style) -> Iterator[str]:
     yield from (style.fit(line, width) for line in _facts(found))
     if found.refusal:
         text = found.refusal.why if found.enforced else f"{found.refusal.why} (only warned about)"
-        yield from _wrapped(text, width, style, "red" if found.enforced else "yellow")
+        colour = "red" if found.enforced else "yellow"
+        yield from (style.paint(line, colour) for line in style.wrap(text, width, most=9))
 
 
 def _row(name: str, item: Standing, now: datetime, width: int, style: Style) -> str:
@@ -153,7 +154,7 @@ def _left(item: Standing) -> str:
 
 def _when(item: Standing, now: datetime) -> str:
     if item.limit.period is Period.RUN:
-        return "; anew with the next run"
+        return "; anew next run"
     if item.begins_anew is None:
         return ""
     wait = item.begins_anew - now
@@ -175,10 +176,3 @@ def _facts(found: Budgets) -> Iterator[str]:
 
 def _listed(amount: Spending, units: Sequence[Unit] = tuple(Unit)) -> str:
     return ", ".join(show_amount(unit, amount.of(unit)) for unit in units)
-
-
-def _wrapped(text: str, width: int, style: Style, colour: str) -> Iterator[str]:
-    import textwrap  # noqa: PLC0415 - only for a budget that is spent
-
-    for line in textwrap.wrap(text, max(width, 20)):
-        yield style.paint(style.fit(line, width), colour)

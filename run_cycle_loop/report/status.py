@@ -10,11 +10,15 @@ from typing import Any
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
 from run_cycle_loop.model.ports import History
 from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, SupervisorIdentity, timestamp
+from run_cycle_loop.model.spending import Unit
+from run_cycle_loop.policies.budgets import show_amount
 from run_cycle_loop.report.text import Style, clock_time, colour_of, moment, pad, span
 
 RECENT = 30
 
 _LABEL = 14
+#: Rows that may hold a command to give: they are wrapped, not cut.
+_WHOLE = frozenset({"note", "to do", "guard", "consent", "budget", "breaker"})
 _STATE_COLOURS = {LoopState.BACKOFF: "yellow", LoopState.HELD: "red", LoopState.STOPPING: "yellow"}
 _STOP_COLOURS = {StopReason.FAILURE_LIMIT: "red", StopReason.STATE_UNWRITABLE: "red", StopReason.CONDITION_ERROR: "red"}
 _LETTERS = {
@@ -136,7 +140,9 @@ def render(found: Status, *, width: int, style: Style) -> str:
     """The screen: the first line says it all, the rest says why."""
     lines = [_headline(found, width, style)]
     for label, text, colour in _rows(found):
-        lines.append(style.paint(pad(label, _LABEL), dim=True) + style.paint(style.fit(text, width - _LABEL), colour))
+        shown = style.wrap(text, width - _LABEL) if label in _WHOLE else [style.fit(text, width - _LABEL)]
+        for head, part in zip((label, *[""] * len(shown)), shown, strict=False):
+            lines.append(style.paint(pad(head, _LABEL), dim=True) + style.paint(part, colour))
     if found.recent:
         lines.insert(1, style.paint(pad("recent", _LABEL), dim=True) + _bar(found.recent, width - _LABEL, style))
     return "\n".join(lines) + "\n"
@@ -223,7 +229,8 @@ def _past(found: Status, snapshot: LoopSnapshot) -> Iterator[Row]:
         yield "cycles", _counts(snapshot.counts), None
     if snapshot.charged_usd or snapshot.charged_tokens:
         guessed = any((record.charged or {}).get("estimated") for record in found.recent)
-        text = f"{snapshot.charged_usd:.2f} USD and {snapshot.charged_tokens} tokens in all"
+        usd, tokens = show_amount(Unit.USD, snapshot.charged_usd), show_amount(Unit.TOKENS, snapshot.charged_tokens)
+        text = f"{usd} and {tokens} in all"
         yield "charged", f"{text}, in part an estimate" if guessed else text, None
     if snapshot.consecutive_failures:
         yield "streak", f"{_counted(snapshot.consecutive_failures, 'failure')} in a row", "red"

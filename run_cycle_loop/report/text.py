@@ -36,6 +36,17 @@ class Style:
 
         return click.style(text, fg=colour, bold=bold or None, dim=dim or None)
 
+    def wrap(self, text: object, width: int, *, most: int = 4) -> list[str]:
+        """Foreign text on several lines of at most ``width`` columns; what needs more than ``most`` lines is cut."""
+        import textwrap  # noqa: PLC0415 - only for what does not fit
+
+        line = printable(str(text))
+        if columns(line) <= width:
+            return [self.fit(line, width)]
+        found = textwrap.wrap(line, max(width, 20), break_on_hyphens=False) or [""]
+        shown = found[: most - 1] + ([" ".join(found[most - 1 :])] if len(found) >= most else [])
+        return [self.fit(part, width) for part in shown]
+
     @property
     def ellipsis(self) -> str:
         """What stands for something cut off."""

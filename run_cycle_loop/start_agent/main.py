@@ -25,6 +25,7 @@ from run_cycle_loop.kit.processes import Demand
 from run_cycle_loop.kit.redact import Redactor
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError, RunCycleLoopError, StateError
+from run_cycle_loop.model.records import Usage
 from run_cycle_loop.runners import sandbox
 from run_cycle_loop.start_agent import permission, workdir
 from run_cycle_loop.start_agent.options import parse
@@ -96,6 +97,7 @@ def _refusal(agent: str, error: RunCycleLoopError) -> Mapping[str, Any]:
         "agent": agent,
         "reason": str(error),
         "permanent": isinstance(error, ConfigError),
+        "usage": Usage(source="no session came about").as_dict(),
         "continue": True,
     }
 

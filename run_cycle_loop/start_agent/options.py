@@ -21,6 +21,7 @@ Starts the agent of one cycle, after consent: the built-in planner, or a coding 
 hand.
 """
 _CYCLE_USAGE = "usage: start_agent --cycle MODE GOAL"
+_CAP_WRITES, _CAP_WRITES_OF_AGENTS = 3, 200
 _YES = frozenset({"1", "true", "yes", "on"})
 
 
@@ -40,6 +41,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], root: Path) -> argpar
         argv = [f"--mode={argv[1]}", f"--goal={argv[2]}"]  # with the =, a goal that begins with a dash stays one
     options = parser.parse_args(argv)
     options.assume_yes = options.assume_yes or told.get("ASSUME_YES", "").strip().lower() in _YES
+    if options.cap_writes is None:
+        options.cap_writes = _CAP_WRITES_OF_AGENTS if registry.is_real(options.agent) else _CAP_WRITES
     options.history_path = options.history_path or options.state_dir / "run_cycle_history.jsonl"
     options.stop_file = options.stop_file or options.state_dir / "run_cycle.stop"
     options.until_done = told.get("GOAL_ORDER") == "until-done"
@@ -63,9 +66,22 @@ def _parser(told: Mapping[str, str], root: Path) -> argparse.ArgumentParser:
     add("--agent-arg", action="append", metavar="ARG", help="one more argument for the agent; repeatable")
     add("--role", type=one_of(*Role), default=where("ROLE", Role.WRITE), help=", ".join(Role))
     add("--workdir", type=Path, default=where("WORKDIR"), metavar="DIR", help="where it works (the sandbox)")
-    add("--cap-writes", type=whole, default=where("CAP_WRITES", "3"), metavar="N", help="files it may write (3)")
-    add("--assume-yes", action="store_true", help="do not ask for consent")
-    add("--sandbox", type=Path, default=where("SANDBOX_DIR") or root / "sandbox", metavar="DIR")
+    add(
+        "--cap-writes",
+        type=whole,
+        default=where("CAP_WRITES"),
+        metavar="N",
+        help="files it may write (3, a coding agent 200)",
+    )
+    add("--assume-yes", action="store_true", help="do not ask; a live grant of consent is then needed")
+    add(
+        "--sandbox",
+        "--sandbox-dir",
+        dest="sandbox",
+        type=Path,
+        default=where("SANDBOX_DIR") or root / "sandbox",
+        metavar="DIR",
+    )
     add("--sandbox-reset", action="store_true", help="empty the sandbox first")
     add("--isolate", type=one_of(*WAYS), default=where("ISOLATE", "auto"), help=", ".join(WAYS))
     add("--timeout", type=duration, default=where("SESSION_TIMEOUT"), help="of the session; 0: none")
@@ -77,7 +93,15 @@ def _parser(told: Mapping[str, str], root: Path) -> argparse.ArgumentParser:
     add("--history-path", type=Path, default=where("HISTORY_PATH"), metavar="FILE", help="of the loop")
     add("--log-dir", type=Path, default=where("LOG_DIR"), metavar="DIR", help="of the loop")
     add("--stop-file", type=Path, default=where("STOP_FILE"), metavar="FILE", help="of the loop")
-    add("--schema", type=Path, default=where("AGENT_SCHEMA"), metavar="FILE", help="JSON Schema of the answer")
+    add(
+        "--schema",
+        "--agent-schema",
+        dest="schema",
+        type=Path,
+        default=where("AGENT_SCHEMA"),
+        metavar="FILE",
+        help="JSON Schema of the answer",
+    )
     guard = where("CONSENT_GUARD", GuardMode.ENFORCE)
     add("--consent-guard", type=one_of(*GuardMode), default=guard, help=", ".join(GuardMode))
     return parser

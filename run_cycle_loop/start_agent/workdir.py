@@ -1,4 +1,4 @@
-"""The folder that an agent works in: a real one, inside the tree that it was started in."""
+"""The folder that an agent works in: a real one, inside the tree that it was started in, or the operator's sandbox."""
 
 import contextlib
 import os
@@ -12,13 +12,19 @@ from run_cycle_loop.model.errors import ConfigError
 def find(wanted: Path | None, sandbox: Path) -> Path:
     """The workdir, absolute and without a link in its path; the sandbox is the default, and made where it is missing.
 
+    The sandbox may lie outside of the tree: it is the operator's own word for where a cycle may write.
+
     Raises:
         ConfigError: it is not a folder inside the current directory, or a link leads there.
         OSError: the sandbox cannot be made.
     """
     tree = Path(os.path.realpath(Path.cwd()))
-    place = _within(tree, wanted or sandbox)
-    if not os.path.lexists(place) and place == _within(tree, sandbox):
+    own = Path(os.path.normpath(tree / sandbox))
+    place = Path(os.path.normpath(tree / (wanted or sandbox)))
+    if place == own and not own.is_relative_to(tree):
+        tree = own.parent
+    place = _within(tree, place)
+    if not os.path.lexists(place) and place == _within(tree, own):
         make_folder(place)
     for path in reversed([place, *(parent for parent in place.parents if parent.is_relative_to(tree))]):
         try:

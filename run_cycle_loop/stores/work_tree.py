@@ -46,7 +46,7 @@ class Caps:
         if self.files is not None and files > self.files:
             return f"{files} files are created, changed or deleted, more than the {self.files} that a cycle may"
         if self.bytes is not None and size > self.bytes:
-            return f"{size} bytes are in created and changed files, more than the {self.bytes} that a cycle may write"
+            return f"created and changed files take {size} bytes, more than the {self.bytes} that a cycle may write"
         return None
 
 
@@ -363,7 +363,7 @@ def _describe(
         "changed": _sizes(changes.changed, now),
         "deleted": _sizes(changes.deleted, mark),
     }
-    files.replace_file(quarantine / "manifest.json", json.dumps(value, indent=1).encode(), durable=True)
+    files.replace_file(quarantine / "manifest.json", json.dumps(value, indent=1).encode() + b"\n", durable=True)
 
 
 def _sizes(paths: Collection[str], manifest: Manifest) -> dict[str, int]:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.config.settings import OPTIONS
-from run_cycle_loop.config.sources import Source, resolve
+from run_cycle_loop.config.sources import CHILD_VARIABLES, Source, resolve
 from tests.acceptance import pages
 from tests.acceptance.pages import PAGES, ROOT, agrees, blocks, every_flag, name_of
 
 #: Flags of other programs that the prose names without a command before them.
 _FOREIGN = {"--init", "--stop-timeout", "--restart", "--collector", "--kill-whom"}
 #: Variables of a cycle that are no settings, and the one of these tests.
-_NO_SETTINGS = {"RUN_CYCLE_ID", "RUN_CYCLE_NUMBER", "RUN_CYCLE_CONTROL_FILE"}
+_NO_SETTINGS = CHILD_VARIABLES
 
 EVERYTHING = os.environ.get("RUN_CYCLE_TEST_ALL") == "1"
 
@@ -91,8 +91,11 @@ def test_every_flag_that_the_prose_names_exists(page: Path) -> None:
 
 
 def scripts_flags() -> set[str]:
-    """The flags of ``scripts/test``, as its head describes them."""
-    return set(re.findall(r"^#   (--[a-z-]+)", (ROOT / "scripts" / "test").read_text(), re.MULTILINE))
+    """The flags of ``scripts/test``, as its head describes them, and those of ``scripts/start_agent.py``."""
+    described = set(re.findall(r"^#   (--[a-z-]+)", (ROOT / "scripts" / "test").read_text(), re.MULTILINE))
+    argv = [sys.executable, str(ROOT / "scripts" / "start_agent.py"), "--help"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return described | set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", told))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

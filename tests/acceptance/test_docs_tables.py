@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.agents import session_report
+from run_cycle_loop.agents.adapter import AgentResult
+from run_cycle_loop.agents.scripted_steps import KINDS
+from run_cycle_loop.agents.session import Session
 from run_cycle_loop.config.docs import page as configuration_page
 from run_cycle_loop.config.settings import OPTIONS
-from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
+from run_cycle_loop.model.enums import AgentClass, LoopState, Outcome, StopReason
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError
 from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle, SupervisorIdentity
 from run_cycle_loop.policies.continuation import exit_code
-from tests.acceptance.pages import ROOT, blocks, first_words, run, table
+from tests.acceptance.pages import ROOT, anchors, blocks, first_words, run, table
 
+AGENTS = "docs/agents.md"
 CONTRACT = "docs/cycle-contract.md"
 OPERATIONS = "docs/operations.md"
 UNIT = (ROOT / "systemd" / "run-cycle-loop.service").read_text()
@@ -60,6 +65,29 @@ def test_the_contract_names_every_variable_of_a_cycle(tmp_path: Path) -> None:
     run(f"run-cycle-loop run --env-allow PATH -- {shlex.join([sys.executable, '-c', tell])}", tmp_path)
     told = json.loads(run("run-cycle-loop logs latest", tmp_path)[-2])  # the last line is the verdict
     assert sorted(told) == sorted(first_words(CONTRACT, "## What it gets"))
+
+
+def test_the_page_of_agents_names_every_end_of_a_session_with_its_exit_code() -> None:
+    told = {row[0].strip("`"): int(row[3]) for row in table(AGENTS, "## How a session ends")}
+    assert told == dict(session_report.EXIT_CODES)
+
+
+def test_the_page_of_agents_names_every_key_that_a_session_leaves() -> None:
+    asked = session_report.Asked(agent="scripted", mode="review", goal="Look.", until_done=True)
+    session = Session(result=AgentResult(ended=AgentClass.OK, reason="it finished"))
+    left = session_report.control(asked, session, isolation="none", outputs={})
+    assert sorted(first_words(AGENTS, "## What a cycle leaves")) == sorted(left)
+
+
+def test_the_page_of_agents_names_every_kind_of_scripted_step() -> None:
+    shown = " ".join(first_words(AGENTS, "## `scripted`"))
+    assert {kind for kind in KINDS if f'{{"{kind}":' not in shown} == set()
+
+
+def test_every_guard_of_the_first_table_has_its_section() -> None:
+    page = (ROOT / "docs" / "guards.md").read_text()
+    table_of_guards = page[: page.index("\n## ")]
+    assert set(re.findall(r"\]\(#([a-z-]+)\)", table_of_guards)) == anchors(ROOT / "docs" / "guards.md") - {"guards"}
 
 
 @pytest.mark.parametrize("page", ["README.md", OPERATIONS])

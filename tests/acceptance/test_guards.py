@@ -179,7 +179,7 @@ ENDLESS: dict[str, tuple[str, tuple[str, ...]]] = {
     "one by one": ("i=0; while :; do i=$((i+1)); echo > tree/n-$i; sleep 0.05; done", ()),
     "one giant sparse file": ("truncate -s 1T tree/giant; sleep 600", ()),
     "a file that grows": ("while :; do head -c 4096 /dev/zero >> tree/grows; sleep 0.01; done", ("--cap-bytes", "64KiB")),
-    "a preallocated file": ("fallocate -n -l 8M tree/hidden; sleep 600", ("--cap-bytes", "1MiB")),
+    "a preallocated file": ("touch tree/hidden; fallocate -n -l 8M tree/hidden; sleep 600", ("--cap-bytes", "1MiB")),
     "deaf to TERM": (f"trap '' TERM; {FOUR}; while :; do sleep 0.05; done", ("--grace", "200ms")),
     "taken back at the end": (f"trap 'rm tree/new-*; exit 0' TERM; {FOUR}; while :; do sleep 0.05; done", ()),
     "everything deleted": ("rm -rf tree/*; sleep 600", ()),
@@ -197,7 +197,7 @@ def test_a_cycle_over_its_cap_is_ended_while_it_runs(
     assert (record["status"], record["duration_seconds"] < 10) == ("failed", True)
     assert record["reason"].startswith("write_cap: ")
     assert seen(tree) == before
-    assert parked(place, record).exists() or "taken back" in script or "rm" in script
+    assert parked(place, record).exists() or "rm " in script
 
 
 def test_a_giant_file_is_parked_whole_and_takes_no_more_room_than_it_had(place: Place, tree: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_cycle_that_is_only_warned_of_is_not_ended(place: Place, tree: Path) -
 def test_no_survivor_writes_on_behind_the_verdict(place: Place, tree: Path, how: str) -> None:
     before = seen(tree)
     writer = "echo $$ > pid; i=0; while :; do i=$((i+1)); echo > tree/s-$((i % 50)); done"
-    end = " &)" if how.startswith("(") else " &"
+    end = " &);" if how.startswith("(") else " &"
     script = f"{how} /bin/sh -c '{writer}' > /dev/null 2>&1{end} until [ -s pid ]; do sleep 0.01; done; {FOUR}"
     assert place.run(*GUARDED, "--", *shell(script)).returncode == 1
     (record,) = place.records
@@ -375,15 +375,6 @@ def test_a_coding_agent_may_write_200_files_and_is_told_so(place: Place) -> None
     assert (place.path / "sandbox" / "n200").read_text() == "1\n"
 
 
-def test_an_agent_is_refused_a_tree_that_could_not_be_put_back(place: Place, tree: Path) -> None:
-    (tree / "huge").touch()
-    os.truncate(tree / "huge", 3 << 30)
-    found = place.run(*scripted(place, {"write": "a"}), "--workdir", "tree")
-    assert (found.returncode, place.outcomes) == (1, ["error"])
-    assert "name a smaller --workdir, or take --write-guard warn" in place.records[0]["reason"]
-    assert not (tree / "a").exists()
-
-
 # The sandbox emptied between cycles
 
 
@@ -396,8 +387,8 @@ os.chdir("sandbox")
 print(sorted(os.listdir(".")), file=open("../listed-" + os.environ["RUN_CYCLE_NUMBER"], "w"))
 os.symlink("../victim", "v"); os.symlink("../victim/page", "p"); os.mkfifo("f"); os.link("../tree/file-0", "hard")
 os.mkdir("bar"); open("bar/x", "w"); os.chmod("bar", 0)
-for _ in range(3000):
-    os.mkdir("d"); os.chdir("d")
+for _ in range(40):  # longer than any path may be
+    os.mkdir("d" * 200); os.chdir("d" * 200)
 """
     assert place.run("--sandbox-reset", "--iterations", "2", "--", *python(deep)).returncode == 0
     assert [place.wait_for(f"listed-{number}") for number in (1, 2)] == ["[]\n"] * 2

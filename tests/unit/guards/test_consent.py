@@ -93,7 +93,7 @@ def test_the_last_cycle_of_a_grant_runs_and_the_next_does_not() -> None:
     found = [night.cycle(name) for name in ("a", "b", "c")]
     assert [check.ok for check in found] == [True, True, False]
     assert found[2].required
-    assert found[2].detail == f"consent g is used up, 2 of 2 cycles; {HOW_TO_GRANT}"
+    assert found[2].detail == f"consent g is used up, 2 of 2 cycles; {HOW_TO_GRANT}, or --agent planner"
 
 
 def test_a_cycle_that_was_not_launched_gives_its_use_back() -> None:
@@ -113,7 +113,7 @@ def test_a_cycle_whose_end_nobody_noted_counts_as_used() -> None:
 
 def test_without_consent_nothing_is_noted_and_the_cycle_is_kept_back() -> None:
     night = Night()
-    assert night.cycle().detail.endswith(HOW_TO_GRANT)
+    assert night.cycle().detail.endswith(f"{HOW_TO_GRANT}, or --agent planner")
     assert night.chain.all == []
 
 

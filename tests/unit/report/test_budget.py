@@ -33,8 +33,8 @@ def test_each_limit_says_what_is_used_and_left_and_when_it_begins_anew() -> None
     assert lines[0] == "usd=5/cycle    for each cycle"
     assert lines[1] == ("usd=20/day     [###############         ]  12.50 usd used (62%), 7.50 usd left; anew in 12h")
     assert lines[2].endswith("1.9M tokens used (95%), 100k tokens left; anew in 12h")
-    assert lines[3].endswith("30m used (17%), 2h30m left; anew with the next run")
-    assert lines[4].endswith("3 cycles used (43%), 4 cycles left; anew with the next run")
+    assert lines[3].endswith("30m used (17%), 2h30m left; anew next run")
+    assert lines[4].endswith("3 cycles used (43%), 4 cycles left; anew next run")
     assert lines[5:] == [
         "2026-01-02 (UTC): 12.50 usd, 1.9M tokens, 1h, 7 cycles",
         "last run: 4.00 usd, 600k tokens, 30m, 3 cycles",

@@ -222,7 +222,7 @@ def test_no_secret_reaches_a_record_or_the_slot_but_the_cycle_is_told_everything
 def test_what_a_cycle_says_at_great_length_is_cut_and_no_half_of_a_secret_is_left_at_the_cut(world: FakeWorld) -> None:
     world.private = "hunter2"
     long = "x" * 3996 + "hunter2" * 100_000
-    told = {"class": "auth", "reason": long, "advice": long, "warnings": [long] * 100_000}
+    told = {"class": "auth", "reason": long, "advice": long, "warnings": [long] + ["again"] * 99_999}
     world.run(make_result(0, control=told))
     (record,) = world.history.records()
     assert max(len(text) for text in (record.reason, record.advice or "", record.guards[0]["detail"])) == 4000
@@ -344,17 +344,30 @@ def test_a_stop_between_cycles_shows_no_cycle_as_the_last(world: FakeWorld) -> N
     assert LoopState.STOPPING not in world.snapshots.states
 
 
+@pytest.mark.parametrize("holds", [True, False])
 @pytest.mark.parametrize("urgency", [Urgency.NOW, Urgency.KILL])
-def test_an_urgent_stop_during_the_checks_launches_nothing(world: FakeWorld, urgency: Urgency) -> None:
+def test_an_urgent_stop_during_the_checks_launches_nothing_and_is_no_failure_of_a_check(
+    world: FakeWorld, urgency: Urgency, holds: bool
+) -> None:
     class Stopping(ScriptedCheck):
         def check(self, spec: CycleSpec, log: OutputLog) -> CheckResult:
             world.stop.ask(urgency)
             return super().check(spec, log)
 
-    world.run(rules=endless(), prerequisites=(Stopping(),))
+    world.run(rules=endless(), prerequisites=(Stopping(verdicts=[holds]),))
     record = world.history.last()
     assert record is not None
     assert (record.status, record.reason) == (Outcome.INTERRUPTED, "stopped by SIGTERM before it was launched")
+
+
+@pytest.mark.parametrize("urgency", Urgency)
+def test_a_stop_while_the_goal_is_looked_for_begins_no_cycle(world: FakeWorld, urgency: Urgency) -> None:
+    def goal() -> str:
+        world.stop.ask(urgency)
+        raise ConfigError("it was ended")
+
+    assert world.run(rules=endless(), goals=SingleGoal(goal)).reason is StopReason.SIGNAL
+    assert world.outcomes == []
 
 
 def test_a_patient_stop_during_the_checks_lets_the_cycle_run(world: FakeWorld) -> None:

@@ -26,6 +26,7 @@ DEFAULT_GOAL = (
     "Write a three-bullet recap of the last run and plan one next experiment with measurable success criteria."
 )
 _MIB = 1024**2
+_STORM = 10  #: cycles
 
 
 def _count_or(words: str) -> Callable[[int | None], str]:
@@ -284,8 +285,11 @@ class Settings:
     no_progress: int = setting(
         Group.GUARDS, kinds.count(), "Break after so many cycles that left the workdir as it was; 0: never.", default=5
     )
-    storm_cycles: int = setting(
-        Group.GUARDS, kinds.count(), "Break after so many short cycles in a row; 0: never.", default=10
+    storm_cycles: int = following(
+        Group.GUARDS,
+        kinds.count(),
+        "Break after so many short cycles in a row; 0: never.",
+        default_text="10; never for a command of your own",
     )
     storm_seconds: float = setting(Group.GUARDS, kinds.duration(), "Shorter than this is short.", default=5.0)
     spend_rate: SpendRate | None = setting(
@@ -495,6 +499,7 @@ class Settings:
             "archive_glob": None if values.get("command") else planner_archives(state_dir),
             "workdir": values.get("sandbox_dir", Path("sandbox")),
             "write_guard": GuardMode.OFF if values.get("command") else GuardMode.ENFORCE,
+            "storm_cycles": 0 if values.get("command") else _STORM,
         }
         return cls(**(follow | values))
 

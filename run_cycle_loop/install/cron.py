@@ -99,7 +99,7 @@ def render_block(job: CronJob) -> str:
     """The block, with its marker lines and a newline at its end."""
     begin, end = _markers(job.workdir)
     # A run that finds another one at work leaves with 75 at once, so an overlap does no harm.
-    command = f"cd {_quoted(job.workdir)} && {_quoted(job.python)} -P -m run_cycle_loop run --iterations 1 --sleep 0"
+    command = f"cd {_quoted(job.workdir)} && {_quoted(job.python)} -m run_cycle_loop run --iterations 1 --sleep 0"
     line = f"{job.schedule} {command} >> {_quoted(job.log)} 2>&1"
     return f"{begin}\n{line}\n{end}\n"
 

@@ -191,7 +191,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 WorkingDirectory={workdir}
-ExecStart={python} -P -m run_cycle_loop run --continuous
+ExecStart={python} -m run_cycle_loop run --continuous
 ExecReload=/bin/kill -HUP $MAINPID
 # The checkout is read-only for the service: home and sandbox are with the state. The files may say otherwise.
 Environment=HOME={home} RUN_CYCLE_SANDBOX_DIR={home}/sandbox

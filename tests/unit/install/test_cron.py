@@ -24,7 +24,7 @@ def test_the_crontab_in_the_repository_is_the_rendered_default() -> None:
 
 def test_the_line_changes_to_the_checkout_and_runs_one_cycle() -> None:
     assert render_block(CronJob()).splitlines()[1] == (
-        "*/30 * * * * cd /opt/run-cycle-loop && /opt/run-cycle-loop/.venv/bin/python -P -m run_cycle_loop run "
+        "*/30 * * * * cd /opt/run-cycle-loop && /opt/run-cycle-loop/.venv/bin/python -m run_cycle_loop run "
         "--iterations 1 --sleep 0 >> /opt/run-cycle-loop/logs/cron.log 2>&1"
     )
 

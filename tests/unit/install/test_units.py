@@ -94,7 +94,7 @@ def test_odd_characters_of_a_path_mean_themselves() -> None:
     unit = render_unit(UnitSettings(python=odd / ".venv/bin/python", workdir=odd))
     assert values(unit, "WorkingDirectory") == ['/home/ada/50%% "off": $HOME']
     assert values(unit, "ExecStart") == [
-        '"/home/ada/50%% \\"off\\": $$HOME/.venv/bin/python" -P -m run_cycle_loop run --continuous'
+        '"/home/ada/50%% \\"off\\": $$HOME/.venv/bin/python" -m run_cycle_loop run --continuous'
     ]
     assert values(unit, "BindReadOnlyPaths") == ['"/home/ada/50%% \\"off\\"\\: $HOME"']
 

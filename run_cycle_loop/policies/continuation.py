@@ -82,6 +82,24 @@ def later(first: Continue, second: Continue) -> Continue:
     return second if not first.until and second.delay > first.delay else first
 
 
+def seconds_to_wait(decision: Decision, now: datetime) -> float | None:
+    """How long a decision makes the loop wait, by the clock at that moment; None where it ends."""
+    if isinstance(decision, Halt):
+        return None
+    if decision.until is None:
+        return decision.delay
+    return round(max(0.0, (decision.until - now).total_seconds()), 3)
+
+
+def left_of(delay: float, since: str, now: datetime) -> float:
+    """What is left of a delay that began at ``since``, never more than it was, whatever the clock did meanwhile."""
+    began = _moment(since)
+    try:
+        return delay if began is None else min(delay, max(0.0, delay - (now - began).total_seconds()))
+    except TypeError:  # a time without a zone
+        return delay
+
+
 def _moment(text: str | None) -> datetime | None:
     """The moment in a record; None where it names none, or does not say in which zone."""
     try:

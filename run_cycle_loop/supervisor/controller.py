@@ -28,14 +28,13 @@ from run_cycle_loop.policies import continuation
 from run_cycle_loop.policies.classification import next_streak
 from run_cycle_loop.supervisor import guarding, recovery
 from run_cycle_loop.supervisor.board import Board
-from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record
+from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record, redacted
 from run_cycle_loop.supervisor.plan import Plan
 
 _T = TypeVar("_T")
 _HOLDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  #: seconds between attempts to write state; the last one repeats
 _RECENT = 1000  #: records among which the cycle of the in-flight slot is looked for
 _LOOK_AGAIN = 60.0  #: seconds between two looks at the wall clock while a moment is waited for
-_LONGEST_SENTENCE = 4000  #: characters; what a cycle says of itself may be a megabyte, and stands in latest.json too
 _BOUNDED_HOLDS = 3  #: a bounded run gives up after so many: somebody waits for its exit code
 
 
@@ -185,18 +184,12 @@ class Supervisor:
             return Continue(delay=0.0, why="")
         # No line of the history, whoever wrote it, and no lower --max-backoff may hold the loop for longer than this.
         longest = self._plan.rules.backoff.longest
-        left = min(self._left_of(record.next_delay_seconds, record.finished_at), longest)
+        left = min(
+            continuation.left_of(record.next_delay_seconds, record.finished_at, self._world.clock.now()), longest
+        )
         resumed = Continue(delay=left, why=f"after {record.consecutive_failures} failures in a row", backoff=True)
         self._show_waiting(resumed)
         return resumed
-
-    def _left_of(self, delay: float, since: str) -> float:
-        """What is left of a delay, never more than it was, whatever the wall clock did meanwhile."""
-        try:
-            passed = (self._world.clock.now() - datetime.fromisoformat(since)).total_seconds()
-        except (ValueError, TypeError):
-            return delay
-        return min(delay, max(0.0, delay - passed))
 
     def _close_lost(self) -> CycleRecord | None:
         cycle = self._unfinished()
@@ -310,7 +303,7 @@ class Supervisor:
         world = self._world
         draft = draft_record(spec, observed, finished_at=world.clock.now(), duration=duration)
         draft = self._settled(spec, self._limited(draft), launched=observed.result is not None)
-        draft = self._redacted(draft)
+        draft = redacted(draft, world.redact, world.redact_value)
         stale = self._board.snapshot.stale_cycles
         if observed.artifact is not None:
             stale = 0 if observed.artifact.fresh else stale + 1
@@ -318,7 +311,7 @@ class Supervisor:
         self._index += record.status is not Outcome.RATE_LIMITED
         self._last = record.status
         decision = self._decision(record)
-        delay = self._delay_of(decision)
+        delay = continuation.seconds_to_wait(decision, world.clock.now())
         record = replace(record, next_delay_seconds=delay, supervisor=world.identity)
         try:
             self._insist(lambda: world.history.append(record))
@@ -363,36 +356,9 @@ class Supervisor:
         held = self._held_by_guards()
         return held if isinstance(held, Halt) else decision if held is None else continuation.later(decision, held)
 
-    def _delay_of(self, decision: Decision) -> float | None:
-        if isinstance(decision, Halt):
-            return None
-        if decision.until is None:
-            return decision.delay
-        return round(max(0.0, (decision.until - self._world.clock.now()).total_seconds()), 3)
-
     def _with_streak(self, record: CycleRecord, *, stale: int) -> CycleRecord:
         streak = next_streak(self._board.snapshot.consecutive_failures, record.status)
         return replace(record, consecutive_failures=streak, stale_cycles=stale, supervisor=self._world.identity)
-
-    def _redacted(self, record: CycleRecord) -> CycleRecord:
-        redact, value = self._world.redact, self._world.redact_value
-
-        def sentence(text: str) -> str:
-            return redact(text)[:_LONGEST_SENTENCE]  # in this order: no half of a secret is left at the cut
-
-        return replace(
-            record,
-            goal=redact(record.goal),
-            mode=redact(record.mode),
-            reason=sentence(record.reason),
-            stderr_tail=redact(record.stderr_tail),
-            failed_checks=tuple(map(redact, record.failed_checks)),
-            advice=None if record.advice is None else sentence(record.advice),
-            usage=value(record.usage),
-            control=value(record.control),
-            guards=tuple(finding | {"detail": sentence(str(finding["detail"]))} for finding in value(record.guards)),
-            goal_origin=value(record.goal_origin),
-        )
 
     # --- between cycles --------------------------------------------------------------------------------------------
 

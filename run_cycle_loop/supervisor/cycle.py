@@ -1,8 +1,9 @@
 """One cycle, a straight line: what is asked -> what was checked -> what was observed -> what it means."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from run_cycle_loop.model.enums import GuardMode, LoopState, Outcome, Urgency
 from run_cycle_loop.model.errors import RunnerError
@@ -23,6 +24,9 @@ from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.supervisor.plan import Plan
 
 _WARNINGS = 20  #: of a session; what is said more often than that says nothing
+
+#: Characters; what a cycle says of itself may be a megabyte, and stands in latest.json too.
+_LONGEST_SENTENCE = 4000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,3 +200,25 @@ def _findings(observed: Observed) -> Iterator[GuardFinding]:
 
 def _session_finding(detail: str) -> GuardFinding:
     return GuardFinding(guard="session", mode=GuardMode.WARN, ok=False, detail=detail)
+
+
+def redacted(record: CycleRecord, redact: Callable[[str], str], redact_value: Callable[[Any], Any]) -> CycleRecord:
+    """The record without secrets, and with sentences of a bounded length."""
+
+    def sentence(text: str) -> str:
+        return redact(text)[:_LONGEST_SENTENCE]  # in this order: no half of a secret is left at the cut
+
+    guards = redact_value(record.guards)
+    return replace(
+        record,
+        goal=redact(record.goal),
+        mode=redact(record.mode),
+        reason=sentence(record.reason),
+        stderr_tail=redact(record.stderr_tail),
+        failed_checks=tuple(map(redact, record.failed_checks)),
+        advice=None if record.advice is None else sentence(record.advice),
+        usage=redact_value(record.usage),
+        control=redact_value(record.control),
+        guards=tuple(finding | {"detail": sentence(str(finding["detail"]))} for finding in guards),
+        goal_origin=redact_value(record.goal_origin),
+    )

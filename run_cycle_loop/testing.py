@@ -14,24 +14,22 @@ from typing import Any
 
 from run_cycle_loop.goals.single import SingleGoal
 from run_cycle_loop.model.breakers import BreakerMarks
+from run_cycle_loop.model.decisions import Decision, StopRequest
 from run_cycle_loop.model.enums import Ending, GuardMode, LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import RunnerError, StateError
+from run_cycle_loop.model.findings import GuardFinding, TreeVerdict
 from run_cycle_loop.model.ports import History, InFlight, OutputLog, Settled, Waited
 from run_cycle_loop.model.records import (
     ArtifactVerdict,
     CheckResult,
     CycleRecord,
     CycleSpec,
-    Decision,
-    GuardFinding,
-    LoopSnapshot,
     RunningCycle,
     RunResult,
-    StopRequest,
     SupervisorIdentity,
-    TreeVerdict,
     timestamp,
 )
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.model.spending import Account, EntryKind, LedgerEntry, LedgerState, Unit
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.continuation import Rules

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from run_cycle_loop.model.enums import AgentClass, Role
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from run_cycle_loop.agents.failures import judge_failure
 from run_cycle_loop.agents.json_lines import JsonLines, count_at, object_at, objects_at, text_at, value_at
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _SIGN_IN = "run `claude` and give it `/login`, or set ANTHROPIC_API_KEY"
 _FOLDER = "CLAUDE_CONFIG_DIR"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from run_cycle_loop.agents.json_lines import count_at, object_at, price_at
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _REMEMBERED = 64  #: messages whose usage may still be repeated: claude's own, and those of its subagents beside them
 

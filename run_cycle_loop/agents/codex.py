@@ -22,7 +22,7 @@ from run_cycle_loop.agents.json_lines import JsonLines, object_at, text_at
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _SIGN_IN = "run `codex login`, or set the key that its model provider names"
 _LONGEST_PROMPT = 1 << 20  #: characters; codex refuses more

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from run_cycle_loop.agents.json_lines import JsonLines, count_at, object_at, value_at
 from run_cycle_loop.kit import files
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _BLOCK = 1 << 20
 _READ_AT_ONCE = 256 << 20  #: bytes

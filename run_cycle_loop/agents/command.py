@@ -20,7 +20,7 @@ from run_cycle_loop.agents.json_lines import object_at, text_at
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import AgentReport, Usage
+from run_cycle_loop.model.sessions import AgentReport, Usage
 
 _RESULT = 4 << 20  #: bytes of a result file
 _TAIL = 64 << 10  #: bytes of standard output that stand for an answer where no result file is asked for

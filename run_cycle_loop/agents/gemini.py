@@ -22,7 +22,7 @@ from run_cycle_loop.agents.json_lines import JsonLines, count_at, object_at, tex
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _SIGN_IN = "run `gemini` and log in, or set GEMINI_API_KEY"
 _FOLDER = "GEMINI_CLI_HOME"  #: in the place of HOME; its own folder is ``.gemini`` in it

@@ -22,7 +22,7 @@ from run_cycle_loop.agents.opencode_log import denied_permission, stream_error
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.policies.limits import is_limit
 
 _SIGN_IN = "run `opencode auth login`, or set the key of its model provider"

@@ -19,7 +19,7 @@ from run_cycle_loop.agents.json_lines import JsonLines, count_at, object_at, obj
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _SIGN_IN = "run `pi` and give it `/login`, or set the key of its model provider"
 _SETTINGS = 1 << 20  #: bytes of a settings file

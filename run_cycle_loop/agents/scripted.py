@@ -20,7 +20,7 @@ from run_cycle_loop.agents.scripted_steps import parse_script, replay
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _LARGEST = 16 << 20  #: bytes of a script
 _LONGEST_WAIT = timedelta(days=31).total_seconds()

@@ -17,7 +17,7 @@ from run_cycle_loop.kit import beneath, processes
 from run_cycle_loop.kit.processes import Demand, EndedBy, Exit, LaunchError, Pulse
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import RunnerError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.policies.prices import Prices
 
 Output = Callable[[str, bytes | memoryview], None]

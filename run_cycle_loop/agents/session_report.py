@@ -13,7 +13,8 @@ from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.reading import is_deeper
-from run_cycle_loop.model.records import Usage, timestamp
+from run_cycle_loop.model.records import timestamp
+from run_cycle_loop.model.sessions import Usage
 
 #: What the last line of an answer says where a goal is reached.
 DONE = "DONE"

@@ -27,7 +27,8 @@ from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import LoopState
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError
 from run_cycle_loop.model.ports import Observer
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, SupervisorIdentity, timestamp
+from run_cycle_loop.model.records import CycleRecord, SupervisorIdentity, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.stores import cycle_logs, folders
 from run_cycle_loop.stores.cycle_logs import CycleLogFolder
 from run_cycle_loop.stores.history import JsonlHistory

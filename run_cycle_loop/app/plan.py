@@ -18,7 +18,7 @@ from run_cycle_loop.config.kinds import checked_prose, quoted
 from run_cycle_loop.config.settings import DEFAULT_CYCLE_SCRIPT, OPTIONS, Settings
 from run_cycle_loop.goals.single import SingleGoal
 from run_cycle_loop.kit import files
-from run_cycle_loop.model.errors import ConfigError
+from run_cycle_loop.model.errors import ConfigError, StateError
 from run_cycle_loop.model.ports import Goals, WorkTree
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.conditions import Condition
@@ -208,5 +208,10 @@ def _several_goals(settings: Settings, path: Path, around: Surroundings) -> Goal
 
 def _set_aside(around: Surroundings, path: Path, error: Exception) -> None:
     if not around.dry:
-        kept = files.set_aside(path, "corrupt")
+        try:
+            kept = files.set_aside(path, "corrupt")
+        except OSError as failed:
+            raise StateError(
+                f"damaged {path} ({error}) cannot be set aside: {failed.strerror or failed}; mend its folder"
+            ) from failed
         around.warn(f"damaged {path} ({error}) was set aside as {kept.name}; the history tells what it told")

@@ -23,7 +23,8 @@ from run_cycle_loop.kit import process_table
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import RunCycleLoopError
-from run_cycle_loop.model.records import LoopSnapshot, SupervisorIdentity
+from run_cycle_loop.model.records import SupervisorIdentity
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.report import history as history_view
 from run_cycle_loop.report import logs as logs_view
 from run_cycle_loop.report import status as status_view

@@ -83,6 +83,21 @@ def check_workdir(settings: Settings, cwd: Path) -> None:
             )
 
 
+def check_sandbox(settings: Settings, cwd: Path) -> None:
+    """See that the sandbox, where it is the workdir, is no folder of the loop's own: to undo a cycle would undo that.
+
+    Raises:
+        ConfigError: one sentence with the value and the next step.
+    """
+    sandbox = os.path.realpath(cwd / settings.sandbox_dir)
+    for name, ours in (("state-dir", settings.state_dir), ("log-dir", settings.log_dir)):
+        if sandbox == os.path.realpath(cwd / ours):
+            raise ConfigError(
+                f"sandbox-dir {quoted(str(settings.sandbox_dir))} is the {name} {quoted(str(ours))}, which is the "
+                "loop's own; name another"
+            )
+
+
 def _steps(workdir: Path, cwd: Path, tree: Path) -> Iterator[Path]:
     """Every folder on the way from the tree to the workdir, the workdir included."""
     wanted = Path(os.path.normpath(cwd / workdir))

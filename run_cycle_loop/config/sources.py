@@ -7,7 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.config.agents import check_agent, check_budget, check_workdir
+from run_cycle_loop.config.agents import check_agent, check_budget, check_sandbox, check_workdir
 from run_cycle_loop.config.declaration import PREFIX, Option, closest
 from run_cycle_loop.config.files import goal_text, look_for, read_table
 from run_cycle_loop.config.kinds import quoted
@@ -131,6 +131,8 @@ def resolve(
         check_budget(settings)
         if "workdir" in given:
             check_workdir(settings, cwd)
+        elif not settings.command:
+            check_sandbox(settings, cwd)
     return Resolved(settings=settings, sources=origins)
 
 

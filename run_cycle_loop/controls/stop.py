@@ -10,9 +10,9 @@ from run_cycle_loop.controls.signals import SignalInbox
 from run_cycle_loop.controls.stop_file import Sight, StopFile
 from run_cycle_loop.kit import inotify
 from run_cycle_loop.kit.processes import Demand
+from run_cycle_loop.model.decisions import StopRequest
 from run_cycle_loop.model.enums import StopReason, Urgency
 from run_cycle_loop.model.ports import Clock, Waited
-from run_cycle_loop.model.records import StopRequest
 
 _LOOK_EVERY = 0.25  #: seconds between two looks at the kill switch
 _ANSWER_WITHIN = 0.05  #: seconds given to one look before the loop attends to other things

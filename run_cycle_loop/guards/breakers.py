@@ -5,10 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from run_cycle_loop.model.breakers import BreakerMarks, BreakerState
+from run_cycle_loop.model.decisions import Continue, Decision, Halt
 from run_cycle_loop.model.enums import GuardMode, StopReason
 from run_cycle_loop.model.errors import StateError
+from run_cycle_loop.model.findings import GuardFinding
 from run_cycle_loop.model.ports import BreakerStore, Settled
-from run_cycle_loop.model.records import Continue, CycleRecord, CycleSpec, Decision, GuardFinding, Halt, timestamp
+from run_cycle_loop.model.records import CycleRecord, CycleSpec, timestamp
 from run_cycle_loop.policies import breakers
 from run_cycle_loop.policies.breakers import HOW_TO_RESET, Thresholds, Verdict, Watch
 

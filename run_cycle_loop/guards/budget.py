@@ -7,9 +7,11 @@ from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
+from run_cycle_loop.model.decisions import Continue, Decision, Halt
 from run_cycle_loop.model.enums import GuardMode, StopReason
+from run_cycle_loop.model.findings import GuardFinding
 from run_cycle_loop.model.ports import Ledger, Settled
-from run_cycle_loop.model.records import Continue, CycleRecord, CycleSpec, Decision, GuardFinding, Halt, timestamp
+from run_cycle_loop.model.records import CycleRecord, CycleSpec, timestamp
 from run_cycle_loop.model.spending import Account, EntryKind, LedgerEntry, Limit, Spending, Unit
 from run_cycle_loop.policies import budgets
 from run_cycle_loop.policies.budgets import Charge, Refusal

@@ -8,8 +8,9 @@ from typing import Any
 
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import StateError
+from run_cycle_loop.model.findings import GuardFinding
 from run_cycle_loop.model.ports import Chain, Settled
-from run_cycle_loop.model.records import CycleRecord, CycleSpec, GuardFinding
+from run_cycle_loop.model.records import CycleRecord, CycleSpec
 from run_cycle_loop.policies import consent
 from run_cycle_loop.policies.consent import Event
 

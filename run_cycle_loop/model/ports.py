@@ -7,21 +7,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from run_cycle_loop.model.decisions import Decision, StopRequest
 from run_cycle_loop.model.enums import Outcome
+from run_cycle_loop.model.findings import GuardFinding, TreeVerdict
 from run_cycle_loop.model.records import (
     ArtifactVerdict,
     CheckResult,
     CycleRecord,
     CycleSpec,
-    Decision,
     Goal,
-    GuardFinding,
-    LoopSnapshot,
     RunningCycle,
     RunResult,
-    StopRequest,
-    TreeVerdict,
 )
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 if TYPE_CHECKING:  # a loop without budgets and breakers does not pay for their words
     from run_cycle_loop.model.breakers import BreakerMarks

@@ -5,13 +5,15 @@ Every record is frozen. Times are aware UTC datetimes; durations are seconds as 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from run_cycle_loop.model import reading
-from run_cycle_loop.model.enums import AgentClass, Ending, GuardMode, LoopState, Outcome, StopReason, Urgency
+from run_cycle_loop.model.enums import Ending, Outcome
+from run_cycle_loop.model.findings import TreeVerdict
+from run_cycle_loop.model.flat import flat
 
 SCHEMA_VERSION = 1
 
@@ -22,110 +24,6 @@ class Goal:
 
     text: str
     origin: Mapping[str, Any] = field(default_factory=dict)  #: JSON: where it came from; with chance, by which seed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
-    """What an agent's session consumed, in the same terms whichever agent it was."""
-
-    input_tokens: int = 0  #: all of them, those read from a cache included
-    cached_input_tokens: int = 0
-    output_tokens: int = 0  #: all of them, those spent on reasoning included
-    reasoning_tokens: int = 0
-    cost_usd: float | None = None  #: None: no price is known. An agent's zero beside tokens means the same
-    calls: int | None = None  #: requests to a model, where the agent tells
-    complete: bool = True  #: False: of a session that was cut off, so at least so much
-    source: str = ""  #: how it was read: what of the agent's output was added up
-
-    @property
-    def tokens(self) -> int:
-        """All tokens, in and out."""
-        return self.input_tokens + self.output_tokens
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object of a control payload and a record."""
-        return _flat(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Self:
-        """Read a usage that somebody else wrote.
-
-        Raises:
-            ValueError: something in it is no count or no price: none of it can be believed.
-        """
-        counts = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
-        calls = value.get("calls")
-        return cls(
-            **{name: reading.count(value.get(name)) for name in counts},
-            cost_usd=reading.seconds_or_none(value.get("cost_usd")),
-            calls=None if calls is None else reading.count(calls),
-            complete=bool(reading.truth(value.get("complete"), default=True)),
-            source=reading.text(value.get("source")),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentReport:
-    """What a cycle says of the agent that it ran: the part of the control payload that decides."""
-
-    agent: str
-    ended: AgentClass
-    reason: str = ""  #: one sentence
-    advice: str = ""  #: what a person is to do, where only a person can help
-    retry_at: datetime | None = None  #: when the far end can be asked again, by its own word
-    permanent: bool = False  #: it will fail again in the same way until a person has changed something
-
-    @classmethod
-    def from_control(cls, control: Mapping[str, Any] | None) -> Self | None:
-        """Read it out of a control payload; None where the payload says nothing of an agent's end.
-
-        Raises:
-            ValueError: it says something that cannot be understood.
-        """
-        ended = (control or {}).get("class")
-        if control is None or ended is None:
-            return None
-        at = reading.text_or_none(control.get("retry_at"))
-        return cls(
-            agent=reading.text(control.get("agent")),
-            ended=AgentClass(reading.text(ended)),
-            reason=reading.text(control.get("reason")),
-            advice=reading.text(control.get("advice")),
-            retry_at=None if at is None else _moment(at),
-            permanent=bool(reading.truth(control.get("permanent"), default=False)),
-        )
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{text!r:.80} lies beyond all time that can be counted") from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GuardFinding:
-    """What one guard has to say of one cycle; only what the operator should read is kept."""
-
-    guard: str  #: ``write_cap consent git budget breaker isolation``
-    mode: GuardMode
-    ok: bool
-    detail: str  #: one sentence: what was found, and what follows
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object of a record."""
-        return _flat(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TreeVerdict:
-    """What a cycle did to the tree it works in, as measured from outside."""
-
-    files: int = 0  #: created, changed or deleted
-    bytes: int = 0  #: in created and changed files
-    fingerprint: str | None = None  #: of the tree as it is left; None where it could not be taken
-    finding: GuardFinding | None = None  #: None: within the caps, or nothing is measured
-    quarantine: Path | None = None  #: where what was written over the cap is parked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,7 +174,7 @@ class CycleRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of one history line."""
-        return {**_flat(self), "supervisor": _flat(self.supervisor) if self.supervisor else None}
+        return {**flat(self), "supervisor": flat(self.supervisor) if self.supervisor else None}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Self:
@@ -344,10 +242,6 @@ def _amount(charged: Mapping[str, Any] | None, unit: str) -> float:
         return 0.0
 
 
-def _flat(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
-
-
 #: How each field of a history line is read; ``status`` and ``supervisor`` have readers of their own.
 _RECORD_READERS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("timestamp", "mode", "goal", "cycle_id", "started_at", "finished_at"), reading.text),
@@ -387,7 +281,7 @@ class RunningCycle:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of the in-flight slot."""
-        return _flat(self)
+        return flat(self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
@@ -412,155 +306,6 @@ _RUNNING_READERS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("log_path", "agent"), reading.text_or_none),
     "output_inodes": reading.counts,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoopSnapshot:
-    """What ``latest.json`` shows. Derived from the history wherever it outlives a moment; rebuildable."""
-
-    state: LoopState
-    updated_at: str
-    schema_version: int = SCHEMA_VERSION
-    seq: int = 0  #: number of the last recorded cycle
-    supervisor: SupervisorIdentity | None = None
-    cycle: RunningCycle | None = None  #: the cycle in flight
-    counts: Mapping[str, int] = field(default_factory=dict)  #: recorded cycles by outcome
-    success_count: int = 0
-    failure_count: int = 0
-    consecutive_failures: int = 0
-    stale_cycles: int = 0
-    last_cycle: Mapping[str, Any] | None = None  #: cycle_id, number, status, reason, finished_at, duration, log
-    charged_usd: float = 0.0  #: all that the budgets were charged, estimates included
-    charged_tokens: int = 0
-    last_success_at: str | None = None
-    last_archive: str | None = None
-    next_run_at: str | None = None
-    stop_reason: StopReason | None = None
-    state_errors: int = 0  #: failed attempts to write state, in this run
-    observer_errors: int = 0  #: exceptions of observers, in this run
-    note: str = ""  #: one sentence where there is something to say (why it is held, what was set aside)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object of ``latest.json``."""
-        return {
-            **_flat(self),
-            "supervisor": _flat(self.supervisor) if self.supervisor else None,
-            "cycle": self.cycle.as_dict() if self.cycle else None,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Self:
-        """Read ``latest.json``.
-
-        Raises:
-            ValueError: wrong types, or a schema newer than this version.
-        """
-        if value.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"schema version {value.get('schema_version')!r} is not {SCHEMA_VERSION}")
-        numbers = (
-            "seq",
-            "success_count",
-            "failure_count",
-            "consecutive_failures",
-            "stale_cycles",
-            "state_errors",
-            "observer_errors",
-            "charged_tokens",
-        )
-        texts = ("updated_at", "note")
-        try:
-            counts = {str(Outcome(key)): reading.count(count) for key, count in dict(value.get("counts") or {}).items()}
-            cycle = value.get("cycle")
-            reason = value.get("stop_reason")
-            last = value.get("last_cycle")
-            known: dict[str, Any] = {
-                "state": LoopState(value["state"]),
-                "supervisor": identity_of(value.get("supervisor")),
-                "cycle": RunningCycle.from_dict(reading.mapping_or_none(cycle) or {}) if cycle is not None else None,
-                "counts": counts,
-                "last_cycle": dict(last) if last is not None else None,
-                "stop_reason": StopReason(reason) if reason is not None else None,
-                "charged_usd": reading.seconds(value.get("charged_usd")),
-                **{name: reading.count(value.get(name)) for name in numbers},
-                **{name: reading.text(value.get(name)) for name in texts},
-                **{
-                    name: reading.text_or_none(value.get(name))
-                    for name in ("last_success_at", "last_archive", "next_run_at")
-                },
-            }
-            return cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a snapshot: {error}") from error
-
-    def counting(self, record: CycleRecord) -> "LoopSnapshot":
-        """This snapshot with one more recorded cycle in it."""
-        counts = dict(self.counts)
-        counts[record.status] = counts.get(record.status, 0) + 1
-        success = record.status is Outcome.SUCCESS
-        return replace(
-            self.showing(record),
-            counts=counts,
-            success_count=self.success_count + success,
-            failure_count=self.failure_count + record.status.is_failure,
-            charged_usd=round(self.charged_usd + record.charged_usd, 6),
-            charged_tokens=self.charged_tokens + record.charged_tokens,
-        )
-
-    def showing(self, record: CycleRecord) -> "LoopSnapshot":
-        """This snapshot with a record as its last one, whatever is counted."""
-        finished_at = record.finished_at or record.timestamp
-        return replace(
-            self,
-            seq=max(self.seq, record.number),
-            consecutive_failures=record.consecutive_failures,
-            stale_cycles=record.stale_cycles,
-            last_cycle={
-                "cycle_id": record.cycle_id,
-                "number": record.number,
-                "status": record.status,
-                "reason": record.reason,
-                "started_at": record.started_at,
-                "finished_at": finished_at,
-                "duration_seconds": record.duration_seconds,
-                "log_path": record.log_path,
-                "agent": record.agent,
-                "advice": record.advice,
-                "guards": list(record.guards),
-            },
-            last_success_at=finished_at if record.status is Outcome.SUCCESS else self.last_success_at,
-            last_archive=record.archive_path if record.archive_created else self.last_archive,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StopRequest:
-    """Who wants the loop stopped, and how hard."""
-
-    reason: StopReason
-    urgency: Urgency
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Continue:
-    """The loop goes on after ``delay`` seconds, and not before ``until`` by the wall clock."""
-
-    delay: float
-    why: str
-    backoff: bool = False
-    until: datetime | None = None  #: looked at again and again: clocks are set, machines sleep
-    instead: StopReason | None = None  #: why a loop ends that may not wait; None: it goes on at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Halt:
-    """The loop ends."""
-
-    reason: StopReason
-    why: str
-
-
-Decision = Continue | Halt
 
 
 def timestamp(moment: datetime) -> str:

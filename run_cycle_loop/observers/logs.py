@@ -16,7 +16,8 @@ from structlog.typing import FilteringBoundLogger
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.enums import LoopState, Outcome
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, timestamp
+from run_cycle_loop.model.records import CycleRecord, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import ERASE, LineWriter
 
 Redact = Callable[[Any], Any]

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 from run_cycle_loop.kit.files import replace_file
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 LOOPBACK = "127.0.0.1"
 

@@ -5,7 +5,8 @@ from datetime import datetime
 
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.model.enums import LoopState
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import ERASE, LineWriter
 
 _EVERY = 1.0  #: seconds between two drawings

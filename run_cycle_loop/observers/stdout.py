@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import LineWriter
 
 _KEYS = (

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.model.enums import LoopState
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 #: While a cycle is finished, systemd is asked this often for that much more patience, both in seconds.
 EXTEND_EVERY = 10.0

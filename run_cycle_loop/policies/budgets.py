@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from run_cycle_loop.kit.durations import format_duration, parse_duration, parse_number
 from run_cycle_loop.model.enums import Outcome
-from run_cycle_loop.model.records import CycleRecord, Usage
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.model.spending import Account, Limit, Period, Spending, Unit
 
 SAMPLES = 20  #: recent cycles whose cost tells what the next one may cost

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from run_cycle_loop.model.enums import AgentClass, Ending, GuardMode, Outcome
 from run_cycle_loop.model.errors import RunnerError
-from run_cycle_loop.model.records import AgentReport, ArtifactVerdict, CycleSpec, PrerequisiteReport, RunResult
+from run_cycle_loop.model.records import ArtifactVerdict, CycleSpec, PrerequisiteReport, RunResult
+from run_cycle_loop.model.sessions import AgentReport
 
 TIMED_OUT = 124  #: the exit code of coreutils ``timeout``; only where *we* timed it out
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from run_cycle_loop.model.decisions import Continue, Decision, Halt, StopRequest
 from run_cycle_loop.model.enums import Outcome, StopReason
-from run_cycle_loop.model.records import Continue, CycleRecord, Decision, Halt, StopRequest, timestamp
+from run_cycle_loop.model.records import CycleRecord, timestamp
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.conditions import Condition, ConditionError
 

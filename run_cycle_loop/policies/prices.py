@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from math import isfinite
 
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 
 _MILLION = 1_000_000
 _MOST = 100_000.0

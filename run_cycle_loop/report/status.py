@@ -9,7 +9,8 @@ from typing import Any
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
 from run_cycle_loop.model.ports import History
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, SupervisorIdentity, timestamp
+from run_cycle_loop.model.records import CycleRecord, SupervisorIdentity, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.model.spending import Unit
 from run_cycle_loop.policies.budgets import show_amount
 from run_cycle_loop.report.text import Style, clock_time, colour_of, moment, pad, span

@@ -9,8 +9,9 @@ from run_cycle_loop.kit import process_table, processes
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Ending
 from run_cycle_loop.model.errors import RunnerError
+from run_cycle_loop.model.findings import TreeVerdict
 from run_cycle_loop.model.ports import InFlight, OutputLog, WorkTree
-from run_cycle_loop.model.records import CycleSpec, RunResult, TreeVerdict
+from run_cycle_loop.model.records import CycleSpec, RunResult
 from run_cycle_loop.runners import control_file, sandbox
 from run_cycle_loop.runners.watched import WatchedPulse
 

@@ -25,7 +25,7 @@ from run_cycle_loop.kit.processes import Demand
 from run_cycle_loop.kit.redact import Redactor
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError, RunCycleLoopError, StateError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.runners import sandbox
 from run_cycle_loop.start_agent import permission, workdir
 from run_cycle_loop.start_agent.options import parse

@@ -9,7 +9,7 @@ from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import History
-from run_cycle_loop.model.records import LoopSnapshot
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 _LARGEST = 1 << 20
 

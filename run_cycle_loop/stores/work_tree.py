@@ -19,8 +19,9 @@ from run_cycle_loop.kit import fingerprint as digests
 from run_cycle_loop.kit.manifest import MAX_ENTRIES, Changes, Manifest, Scan, compare, is_in_git
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import RunnerError
+from run_cycle_loop.model.findings import GuardFinding, TreeVerdict
 from run_cycle_loop.model.ports import Clock
-from run_cycle_loop.model.records import CycleSpec, GuardFinding, TreeVerdict
+from run_cycle_loop.model.records import CycleSpec
 from run_cycle_loop.stores.tree_copy import TreeCopy
 from run_cycle_loop.stores.tree_restore import Restoration
 

@@ -7,7 +7,8 @@ from typing import Any
 from run_cycle_loop.model.enums import LoopState
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import Clock, Observer, SnapshotStore
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, timestamp
+from run_cycle_loop.model.records import CycleRecord, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 
 class Board:

@@ -8,19 +8,16 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+from run_cycle_loop.model.decisions import Continue, Decision, Halt, StopRequest
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason, Urgency
 from run_cycle_loop.model.errors import ConfigError, StateError
 from run_cycle_loop.model.ports import Clock, CycleLogs, History, InFlight, StopToken, Waited
 from run_cycle_loop.model.records import (
     CheckResult,
-    Continue,
     CycleRecord,
     CycleSpec,
-    Decision,
     Goal,
-    Halt,
     RunningCycle,
-    StopRequest,
     SupervisorIdentity,
     timestamp,
 )
@@ -28,7 +25,7 @@ from run_cycle_loop.policies import continuation
 from run_cycle_loop.policies.classification import next_streak
 from run_cycle_loop.supervisor import guarding, recovery
 from run_cycle_loop.supervisor.board import Board
-from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record, redacted
+from run_cycle_loop.supervisor.cycle import CycleRun, Observed, ShownFlight, draft_record, redacted, unbegun_record
 from run_cycle_loop.supervisor.plan import Plan
 
 _T = TypeVar("_T")
@@ -230,10 +227,15 @@ class Supervisor:
         began = self._world.clock.now()
         log = self._world.logs.open(number, began)
         spec = self._spec(number, goal, began, log.path)
-        spec = guarding.begun(self._plan.guards, spec, self._insist)
+        try:
+            spec = guarding.begun(self._plan.guards, spec, self._insist)
+            flight = ShownFlight(self._world.flight, self._board, self._announce(spec))
+        except StateError as error:
+            log.close()
+            guarding.given_back(self._plan.guards, spec, unbegun_record(spec, error, at=self._world.clock.now()))
+            raise
         self._in_cycle = True
         try:
-            flight = ShownFlight(self._world.flight, self._board, self._announce(spec))
             observed = CycleRun(
                 spec,
                 self._plan,

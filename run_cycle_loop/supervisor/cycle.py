@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from run_cycle_loop.model.enums import GuardMode, LoopState, Outcome, Urgency
-from run_cycle_loop.model.errors import RunnerError
+from run_cycle_loop.model.errors import RunnerError, StateError
+from run_cycle_loop.model.findings import GuardFinding
 from run_cycle_loop.model.ports import Clock, CycleLog, InFlight, StopToken
 from run_cycle_loop.model.records import (
     ArtifactVerdict,
     CheckResult,
     CycleRecord,
     CycleSpec,
-    GuardFinding,
     PrerequisiteReport,
     RunningCycle,
     RunResult,
@@ -130,6 +130,12 @@ class ShownFlight:
                 output_inodes=output_inodes,
             ),
         )
+
+
+def unbegun_record(spec: CycleSpec, error: StateError, *, at: datetime) -> CycleRecord:
+    """What the guards are told of a cycle whose beginning could not be noted; it stands in no history."""
+    verdict = Verdict(outcome=Outcome.SKIPPED, reason=str(error))
+    return draft_record(spec, Observed(report=PrerequisiteReport(), verdict=verdict), finished_at=at, duration=0.0)
 
 
 def draft_record(spec: CycleSpec, observed: Observed, *, finished_at: datetime, duration: float) -> CycleRecord:

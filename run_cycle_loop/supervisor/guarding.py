@@ -1,13 +1,16 @@
 """The guards asked one after the other: whether a cycle may start, that it starts, and what became of it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeVar
 
+from run_cycle_loop.model.decisions import Continue, Decision, Halt
+from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import Guard
-from run_cycle_loop.model.records import Continue, CycleRecord, CycleSpec, Decision, Halt
+from run_cycle_loop.model.records import CycleRecord, CycleSpec
 from run_cycle_loop.policies.continuation import later
 
 T = TypeVar("T")
@@ -39,6 +42,16 @@ def begun(guards: Sequence[Guard], spec: CycleSpec, insist: Insist) -> CycleSpec
         spec = insist(partial(guard.begin, spec))
     limits = [limit for limit in (spec.timeout, spec.allowed_seconds) if limit is not None]
     return replace(spec, timeout=min(limits, default=None))
+
+
+def given_back(guards: Sequence[Guard], spec: CycleSpec, record: CycleRecord) -> None:
+    """Tell every guard that nothing came of a cycle; best effort, for it may be their own state that cannot be written.
+
+    What cannot be told stays reserved.
+    """
+    for guard in guards:
+        with suppress(StateError):
+            guard.settle(spec, record, launched=False)
 
 
 def settled(

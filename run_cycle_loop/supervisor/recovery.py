@@ -7,7 +7,8 @@ from run_cycle_loop.kit import process_table, process_tree
 from run_cycle_loop.kit.process_table import ProcessId
 from run_cycle_loop.model.enums import Outcome
 from run_cycle_loop.model.errors import StateError
-from run_cycle_loop.model.records import CycleRecord, RunningCycle, TreeVerdict, timestamp
+from run_cycle_loop.model.findings import TreeVerdict
+from run_cycle_loop.model.records import CycleRecord, RunningCycle, timestamp
 
 
 def end_leftovers(cycle: RunningCycle) -> int:

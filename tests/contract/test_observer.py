@@ -8,7 +8,7 @@ import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.ports import Observer
-from run_cycle_loop.model.records import LoopSnapshot
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import LineWriter
 from run_cycle_loop.observers.logs import LogObserver, configure
 from run_cycle_loop.observers.metrics import LoopCollector, TextfileMetrics

@@ -8,7 +8,7 @@ import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
 from run_cycle_loop.model.ports import SnapshotStore
-from run_cycle_loop.model.records import LoopSnapshot
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.stores.snapshot import LatestJson
 from run_cycle_loop.testing import InMemoryHistory, InMemorySnapshots, make_identity, make_record, make_running
 

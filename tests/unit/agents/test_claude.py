@@ -10,7 +10,7 @@ import pytest
 from run_cycle_loop.agents.adapter import Reader
 from run_cycle_loop.agents.claude import Claude
 from run_cycle_loop.model.enums import AgentClass, Role
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from tests.unit.agents.recordings import READ_ONLY, ended, feed, output, play, request, twisted
 
 ENV = {"HOME": "/home/op"}

@@ -9,7 +9,7 @@ from run_cycle_loop.agents.adapter import Reader
 from run_cycle_loop.agents.codex import Codex
 from run_cycle_loop.model.enums import AgentClass, Role
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from tests.unit.agents.recordings import NOW, READ_ONLY, ended, feed, output, play, request, twisted
 
 OWN_PROVIDER = """

@@ -7,7 +7,7 @@ import pytest
 from run_cycle_loop.agents.gemini import Gemini
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from tests.unit.agents.recordings import NOW, READ_ONLY, ended, feed, output, play, request, twisted
 
 BASE = ("gemini", "--output-format", "stream-json", "--approval-mode")

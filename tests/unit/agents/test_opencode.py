@@ -9,7 +9,7 @@ from run_cycle_loop.agents.opencode import Opencode, OpencodeReader
 from run_cycle_loop.agents.opencode_log import denied_permission, stream_error
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from tests.unit.agents.recordings import NOW, READ_ONLY, ended, feed, output, play, request, twisted
 
 ENV = {"HOME": "/home/op"}

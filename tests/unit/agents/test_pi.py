@@ -9,7 +9,7 @@ from run_cycle_loop.agents.adapter import Reader
 from run_cycle_loop.agents.pi import Pi
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from tests.unit.agents.recordings import READ_ONLY, ended, feed, output, play, request, twisted
 
 

@@ -145,7 +145,7 @@ class TestSandbox:
         ):
             resolve(flags, {}, tmp_path)
         assert resolve(flags, {}, tmp_path, cycle_files=False).settings.sandbox_dir == Path(sandbox)
-        assert resolve({"sandbox_dir": sandbox}, {}, tmp_path).settings.sandbox_dir == Path(sandbox)
+        assert resolve({"sandbox_dir": sandbox}, {}, tmp_path, ["true"]).settings.sandbox_dir == Path(sandbox)
 
     def test_a_folder_of_its_own_is_fine(self, tmp_path: Path) -> None:
         flags: dict[str, Raw] = {"sandbox_dir": "state/sandbox", "sandbox_reset": True}
@@ -339,3 +339,11 @@ class TestALoopInsideOfACycle:
 def test_a_condition_alone_is_the_only_limit(flags: dict[str, str], iterations: int, tmp_path: Path) -> None:
     resolved = resolve({"while_": "true", **flags}, {}, tmp_path, ("true",))
     assert resolved.settings.iterations == iterations
+
+
+@pytest.mark.parametrize(("sandbox", "ours"), [("state", "state-dir"), ("./x/../logs/run_cycle", "log-dir")])
+def test_a_sandbox_that_is_a_folder_of_the_loop_itself_is_no_workdir(sandbox: str, ours: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^sandbox-dir .* is the {ours} .*; name another$"):
+        resolve({"sandbox_dir": sandbox}, {}, tmp_path)
+    resolve({"sandbox_dir": sandbox}, {}, tmp_path, ["true"])
+    resolve({"sandbox_dir": f"{sandbox}/inner"}, {}, tmp_path)

@@ -9,9 +9,9 @@ from run_cycle_loop.controls.signals import SignalInbox
 from run_cycle_loop.controls.stop import StopControl
 from run_cycle_loop.controls.stop_file import Sight, StopFile, now_path
 from run_cycle_loop.kit.processes import Demand
+from run_cycle_loop.model.decisions import StopRequest
 from run_cycle_loop.model.enums import StopReason, Urgency
 from run_cycle_loop.model.ports import Waited
-from run_cycle_loop.model.records import StopRequest
 from run_cycle_loop.testing import FakeClock
 
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT

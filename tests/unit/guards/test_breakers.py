@@ -5,10 +5,11 @@ import pytest
 
 from run_cycle_loop.guards.breakers import BreakerGuard
 from run_cycle_loop.model.breakers import BreakerMarks, BreakerName, Opened, Reset
+from run_cycle_loop.model.decisions import Continue, Halt
 from run_cycle_loop.model.enums import GuardMode, Outcome, StopReason
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import Settled
-from run_cycle_loop.model.records import Continue, CycleRecord, Halt, timestamp
+from run_cycle_loop.model.records import CycleRecord, timestamp
 from run_cycle_loop.policies.breakers import SpendRate, Thresholds
 from run_cycle_loop.testing import FakeClock, InMemoryBreakers, InMemoryHistory, make_record, make_spec
 

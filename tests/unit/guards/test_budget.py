@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.guards.budget import BudgetGuard, BudgetRules
+from run_cycle_loop.model.decisions import Continue, Halt
 from run_cycle_loop.model.enums import GuardMode, Outcome, StopReason
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.ports import Settled
-from run_cycle_loop.model.records import Continue, CycleRecord, CycleSpec, Halt, Usage, timestamp
+from run_cycle_loop.model.records import CycleRecord, CycleSpec, timestamp
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.model.spending import Spending
 from run_cycle_loop.policies.budgets import parse_limits
 from run_cycle_loop.testing import NOON, FakeClock, InMemoryLedger, make_record, make_spec

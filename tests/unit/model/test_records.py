@@ -5,14 +5,8 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
-from run_cycle_loop.model.records import (
-    CheckResult,
-    CycleRecord,
-    LoopSnapshot,
-    PrerequisiteReport,
-    RunningCycle,
-    timestamp,
-)
+from run_cycle_loop.model.records import CheckResult, CycleRecord, PrerequisiteReport, RunningCycle, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.testing import make_identity, make_record, make_running
 
 ANCESTOR = {

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle
+from run_cycle_loop.model.records import CycleRecord, RunningCycle
+from run_cycle_loop.model.snapshots import LoopSnapshot
 
 
 @pytest.fixture

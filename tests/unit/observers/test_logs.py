@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle
+from run_cycle_loop.model.records import CycleRecord, RunningCycle
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import ERASE
 from run_cycle_loop.observers.logs import LogObserver, configure
 

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import ConfigError
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle
+from run_cycle_loop.model.records import CycleRecord, RunningCycle
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.metrics import HttpMetrics, LoopCollector, TextfileMetrics
 
 Snapshots = Callable[..., LoopSnapshot]

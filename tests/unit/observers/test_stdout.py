@@ -3,7 +3,8 @@ import json
 from collections.abc import Callable
 
 from run_cycle_loop.model.enums import LoopState, Outcome
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot
+from run_cycle_loop.model.records import CycleRecord
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.lines import LineWriter
 from run_cycle_loop.observers.stdout import JsonLines
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, StopReason
-from run_cycle_loop.model.records import LoopSnapshot, RunningCycle
+from run_cycle_loop.model.records import RunningCycle
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.observers.systemd import SystemdNotifier, status_line
 
 Snapshots = Callable[..., LoopSnapshot]

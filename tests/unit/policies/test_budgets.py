@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.model.enums import Outcome
-from run_cycle_loop.model.records import Usage
+from run_cycle_loop.model.sessions import Usage
 from run_cycle_loop.model.spending import Account, Limit, Period, Spending, Unit
 from run_cycle_loop.policies import budgets
 from run_cycle_loop.policies.budgets import Charge, parse_limit, parse_limits, show_amount, show_limit

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.model.decisions import Continue, Decision, Halt, StopRequest
 from run_cycle_loop.model.enums import Outcome, StopReason, Urgency
-from run_cycle_loop.model.records import Continue, Decision, Halt, StopRequest
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.conditions import Condition
 from run_cycle_loop.policies.continuation import Rules, decide, exit_code, halt_for, held_by_limit, limit_reached

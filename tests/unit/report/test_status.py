@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome, StopReason
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle, SupervisorIdentity, timestamp
+from run_cycle_loop.model.records import CycleRecord, RunningCycle, SupervisorIdentity, timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.report.status import RECENT, Status, render, status
 from run_cycle_loop.report.text import Style, columns
 

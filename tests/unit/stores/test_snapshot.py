@@ -6,7 +6,7 @@ import pytest
 
 from run_cycle_loop.model.enums import LoopState, Outcome
 from run_cycle_loop.model.errors import StateError
-from run_cycle_loop.model.records import LoopSnapshot
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.stores.snapshot import LatestJson
 from run_cycle_loop.testing import InMemoryHistory, make_record
 from tests.obstacles import OBSTACLES, plant

@@ -11,7 +11,7 @@ import pytest
 
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import RunnerError
-from run_cycle_loop.model.records import TreeVerdict
+from run_cycle_loop.model.findings import TreeVerdict
 from run_cycle_loop.stores.work_tree import Caps, MeasuredTree
 from run_cycle_loop.testing import FakeClock, make_spec
 from tests.trees import clear, seen

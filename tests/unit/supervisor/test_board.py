@@ -1,5 +1,6 @@
 from run_cycle_loop.model.enums import LoopState, Outcome
-from run_cycle_loop.model.records import LoopSnapshot, timestamp
+from run_cycle_loop.model.records import timestamp
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.testing import (
     NOON,

@@ -3,18 +3,12 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.model.decisions import Continue, Halt
 from run_cycle_loop.model.enums import AgentClass, GuardMode, LoopState, Outcome, StopReason
+from run_cycle_loop.model.errors import StateError
+from run_cycle_loop.model.findings import GuardFinding, TreeVerdict
 from run_cycle_loop.model.ports import OutputLog, Settled
-from run_cycle_loop.model.records import (
-    CheckResult,
-    Continue,
-    CycleSpec,
-    GuardFinding,
-    Halt,
-    RunResult,
-    TreeVerdict,
-    timestamp,
-)
+from run_cycle_loop.model.records import CheckResult, CycleSpec, RunResult, timestamp
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.continuation import Rules
 from run_cycle_loop.testing import NOON, FakeWorld, ScriptedCheck, ScriptedGuard, make_record, make_result, make_running
@@ -59,6 +53,23 @@ def test_a_cycle_that_was_kept_back_is_settled_as_not_launched(world: FakeWorld)
     guard = ScriptedGuard()
     world.run(OK, guards=(guard,), prerequisites=(ScriptedCheck(verdicts=[False]),))
     assert guard.events == ["begin 1", "settle 1 prereq_failed not launched"]
+
+
+def test_a_cycle_whose_beginning_cannot_be_noted_is_given_back_by_every_guard(world: FakeWorld) -> None:
+    first, second = ScriptedGuard(), ScriptedGuard()
+    world.flight.refuse(99)
+    with pytest.raises(StateError):
+        world.run(OK, guards=(first, second))
+    assert first.events == second.events == ["begin 1", "settle 1 skipped not launched"]
+    assert (world.outcomes, world.runner.specs) == ([], [])
+
+
+def test_a_guard_that_cannot_note_the_beginning_keeps_no_other_one_from_giving_it_back(world: FakeWorld) -> None:
+    first, second = ScriptedGuard(), ScriptedGuard()
+    second.refusals = 99
+    with pytest.raises(StateError):
+        world.run(OK, guards=(first, second))
+    assert first.events == ["begin 1", "settle 1 skipped not launched"]
 
 
 def test_a_guard_that_halts_is_heard_before_the_first_cycle(world: FakeWorld) -> None:

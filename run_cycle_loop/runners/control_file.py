@@ -1,5 +1,6 @@
 """The control payload: a JSON object that a cycle may leave for the loop, in a file it is told about."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -18,11 +19,14 @@ def prepare(path: str) -> None:
     """Make sure that nothing of an earlier cycle is read for this one's.
 
     Raises:
-        OSError: the folder cannot be made, or what stands there cannot be moved.
+        OSError: the folder cannot be made or written to, or what stands there cannot be moved.
     """
     folder = os.path.dirname(path)  # noqa: PTH120 - a name that is used once is no Path: pathlib interns its parts
     if not os.path.isdir(folder):  # noqa: PTH112
         files.make_folder(Path(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        # An agent that worked and could not say so would have been paid for nothing.
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written to, where it is to leave its control payload")
     if os.path.lexists(path):
         files.set_aside(Path(path), "stale")
 

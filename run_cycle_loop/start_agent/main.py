@@ -96,7 +96,8 @@ def _refusal(agent: str, error: RunCycleLoopError) -> Mapping[str, Any]:
         "class": AgentClass.PERMISSION_DENIED if refused else AgentClass.TOOL_ERROR,
         "agent": agent,
         "reason": str(error),
-        "permanent": isinstance(error, ConfigError),
+        # Consent may be taken back in this instant and be given again in the next; the loop asks before each cycle.
+        "permanent": isinstance(error, ConfigError) and not refused,
         "usage": Usage(source="no session came about").as_dict(),
         "continue": True,
     }

@@ -24,6 +24,14 @@ def hostile(place: Place, script: str, *, isolate: str = "none", consent: str = 
     return ("--agent", "command", "--agent-command", line, "--isolate", isolate, "--consent-guard", consent)
 
 
+def own_session(place: Place, script: str, *, agent: str = "command", consent: str = "off") -> tuple[str, ...]:
+    """The options for an agent whose whole session is this shell script: quick, and with nothing of ours around it."""
+    path = place.write("scripts/run_cycle.sh", f"#!/bin/sh\nP={place.path}\n{script}\n")
+    path.chmod(0o755)
+    told = ("--agent-script", "scripts/run_cycle.sh") if agent == "scripted" else ("--agent-command", "own")
+    return ("--agent", agent, *told, "--archive-glob", "off", "--isolate", "none", "--consent-guard", consent)
+
+
 def make_tree(root: Path) -> None:
     """A small tree with everything that a copy could get wrong."""
     (root / "docs" / "deep").mkdir(parents=True)

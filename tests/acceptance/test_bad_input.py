@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ from tests.acceptance.place import Place
 from tests.trees import seen
 
 
-@pytest.fixture
-def kept(place: Place) -> Place:
-    """A place with a cycle on record."""
+def furnished(place: Place) -> Place:
+    """A place with a cycle on record, and with all that a setting should not name."""
     assert place.run("--", "true").returncode == 0
     place.write("steps.jsonl", '{"write": "a"}\n')
     (place.path / "work").mkdir()
@@ -27,6 +27,20 @@ def kept(place: Place) -> Place:
     (place.path / "latin").write_bytes(b"caf\xe9")
     os.mkfifo(place.path / "fifo")
     return place
+
+
+@pytest.fixture
+def kept(place: Place) -> Place:
+    """One for this test alone."""
+    return furnished(place)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One for all those that touch nothing."""
+    made = furnished(Place(tmp_path_factory.mktemp("untouched") / "place"))
+    yield made
+    made.end()
 
 
 AGENT = ("--agent", "scripted", "--agent-script", "steps.jsonl")
@@ -66,8 +80,8 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "cycles for a cycle": ((*AGENT, "--budget", "cycles=5/cycle"), "always 1"),
     "a rate that is none": ((*AGENT, "--spend-rate", "fast"), "no rate"),
     "prices that are none": ((*AGENT, "--prices", "cheap"), "prices"),
-    "a negative estimate": ((*AGENT, "--estimate-usd=-1",), "-1"),
-    "a negative cap": ((*AGENT, "--cap-writes=-1",), "-1"),
+    "a negative estimate": ((*AGENT, "--estimate-usd=-1"), "-1"),
+    "a negative cap": ((*AGENT, "--cap-writes=-1"), "-1"),
     "a cap that is no size": ((*AGENT, "--cap-bytes", "many"), "many"),
     "an unknown guard mode": ((*AGENT, "--write-guard", "strict"), "strict"),
     "a workdir outside": ((*AGENT, "--workdir", ".."), "lies outside of"),
@@ -79,19 +93,19 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "a missing workdir": ((*AGENT, "--workdir", "no"), "make the folder"),
     "the state as workdir": ((*AGENT, "--workdir", "state"), "which is the loop's own"),
     "a folder in the logs": ((*AGENT, "--workdir", "logs/run_cycle"), "which is the loop's own"),
-    "a negative wait": ((*AGENT, "--max-limit-wait=-1",), "-1"),
+    "a negative wait": ((*AGENT, "--max-limit-wait=-1"), "-1"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("args", "word"), USAGE.values(), ids=USAGE)
-def test_it_is_one_sentence_and_nothing_is_touched(kept: Place, args: tuple[str, ...], word: str) -> None:
-    before = seen(kept.path)
-    found = kept("run", "--isolate", "none", *args)
+def test_it_is_one_sentence_and_nothing_is_touched(untouched: Place, args: tuple[str, ...], word: str) -> None:
+    before = seen(untouched.path)
+    found = untouched("run", "--isolate", "none", *args)
     assert found.returncode == 2
     assert word in found.stderr
     assert (found.stderr.count("\n"), found.stdout) == (1, "")
     assert "Traceback" not in found.stderr
-    assert seen(kept.path) == before
+    assert seen(untouched.path) == before
 
 
 @pytest.mark.parametrize("words", [("budget",), ("consent", "list"), ("breaker", "show"), ("status",), ("agents",)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.agents import SWIFT, hostile
+from tests.acceptance.agents import SWIFT, hostile, own_session
 from tests.acceptance.place import PATIENCE, Place, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,8 @@ def grant(place: Place, *more: str, until: str = "1h", **env: str) -> str:
 
 
 def agent(place: Place, mode: str = "enforce", script: str = RAN) -> tuple[str, ...]:
-    """The options for a coding agent that says that it ran."""
-    return (*hostile(place, script, consent=mode), *SWIFT)
+    """The options for a coding agent that says that it ran; the loop alone has to keep it back."""
+    return (*own_session(place, script, consent=mode), *SWIFT)
 
 
 def entries(place: Place) -> list[dict[str, Any]]:
@@ -139,6 +139,15 @@ def test_a_grant_for_another_agent_is_none(place: Place) -> None:
     assert place.run(*agent(place)).returncode == 0
 
 
+def test_the_session_itself_looks_for_a_grant_too(place: Place) -> None:
+    options = (*hostile(place, RAN, consent="enforce"), *SWIFT)
+    found = place.run(*options)
+    assert (found.returncode, place.outcomes) == (1, ["prereq_failed"])
+    grant(place, "--max-cycles", "1")
+    assert place.run(*options).returncode == 0
+    assert place.has("ran-2")
+
+
 def test_nobody_to_ask_and_no_leave_not_to_ask_is_no_consent(place: Place) -> None:
     grant(place)
     assert "--assume-yes" in refused(place, "--no-assume-yes")
@@ -184,14 +193,22 @@ def test_a_tampered_audit_is_no_consent_and_stays_as_it_is(place: Place, name: s
     forged = path.read_bytes()
     if name == "emptied":
         assert forged == b""
-    sentence = refused(place)
-    assert "is broken at line" in sentence or "used up" in sentence and name == "another agent"
-    verified = place("consent", "verify")
-    assert (verified.returncode, "Traceback" in verified.stderr) == (1, False)
+    assert "is broken at line" in refused(place)
     assert path.read_bytes() == forged
-    found = place("consent", "grant", "--until", "1h", "--reason", "x")
-    assert (found.returncode == 0, found.stderr.count("\n")) in {(False, 1), (True, 0)}
-    assert path.read_bytes().startswith(forged)
+
+
+def test_a_tampered_audit_is_said_to_be_and_takes_no_further_word_at_its_end(place: Place) -> None:
+    grant(place)
+    path = place.path / "state" / "consent_audit.jsonl"
+    path.write_text(path.read_text().replace("night", "nigHt"))
+    forged = path.read_bytes()
+    verified = place("consent", "verify")
+    assert (verified.returncode, verified.stdout.count("\n")) == (1, 1)
+    assert "is broken at line 1: its content is not what its hash says" in verified.stdout
+    for words in (("grant", "--until", "1h"), ("revoke", "--all")):
+        found = place("consent", *words, "--reason", "x")
+        assert (found.returncode, found.stderr.count("\n")) == (74, 1)
+    assert path.read_bytes() == forged
 
 
 @pytest.mark.parametrize("kind", ["gone", "with its head", "link", "FIFO", "folder", "writable for all"])

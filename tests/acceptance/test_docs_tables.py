@@ -19,7 +19,8 @@ from run_cycle_loop.config.docs import page as configuration_page
 from run_cycle_loop.config.settings import OPTIONS
 from run_cycle_loop.model.enums import AgentClass, LoopState, Outcome, StopReason
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError
-from run_cycle_loop.model.records import CycleRecord, LoopSnapshot, RunningCycle, SupervisorIdentity
+from run_cycle_loop.model.records import CycleRecord, RunningCycle, SupervisorIdentity
+from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.policies.continuation import exit_code
 from tests.acceptance.pages import ROOT, anchors, blocks, first_words, run, table
 

@@ -36,7 +36,7 @@ def finding(record: dict[str, Any]) -> dict[str, Any]:
 
 def parked(place: Place, record: dict[str, Any]) -> Path:
     """The folder in which a cycle's work is parked."""
-    folder = place.path / record["quarantine"]
+    folder: Path = place.path / record["quarantine"]
     assert folder == place.path / "state" / "quarantine" / record["cycle_id"]
     return folder / "tree"
 
@@ -49,7 +49,7 @@ ATTACKS: dict[str, tuple[str, int, dict[str, str]]] = {
     "all in one folder": ("mkdir tree/n; cd tree/n; touch a b c; echo d > d", 4, {"n/d": "d\n"}),
     "changed in place": ("for i in 0 1 2 3; do echo changed > tree/file-$i; done", 4, {"file-3": "changed\n"}),
     "changed behind its times": (
-        "for i in 0 1 2 3; do cp -p tree/file-$i t; printf 'FILE %s\\n' $i > tree/file-$i; touch -r t tree/file-$i; done",
+        "cd tree; for i in 0 1 2 3; do cp -p file-$i ../t; echo FILE $i > file-$i; touch -r ../t file-$i; done",
         4,
         {"file-0": "FILE 0\n"},
     ),
@@ -157,7 +157,8 @@ def test_in_a_workdir_that_holds_the_loops_own_folders_these_are_left_alone(plac
     assert place.latest["seq"] == 2
 
 
-def test_what_is_parked_is_described(place: Place, tree: Path) -> None:
+@pytest.mark.usefixtures("tree")
+def test_what_is_parked_is_described(place: Place) -> None:
     place.run(*GUARDED, "--", *shell(f"{FOUR}; rm tree/file-0; echo more >> tree/docs/page"))
     (record,) = place.records
     told = json.loads((parked(place, record).parent / "manifest.json").read_text())
@@ -178,7 +179,7 @@ ENDLESS: dict[str, tuple[str, tuple[str, ...]]] = {
     "many files": (f"{FOUR}; sleep 600", ()),
     "one by one": ("i=0; while :; do i=$((i+1)); echo > tree/n-$i; sleep 0.05; done", ()),
     "one giant sparse file": ("truncate -s 1T tree/giant; sleep 600", ()),
-    "a file that grows": ("while :; do head -c 4096 /dev/zero >> tree/grows; sleep 0.01; done", ("--cap-bytes", "64KiB")),
+    "a file that grows": ("while :; do head -c 8K /dev/zero >> tree/n; sleep 0.01; done", ("--cap-bytes", "64KiB")),
     "a preallocated file": ("touch tree/hidden; fallocate -n -l 8M tree/hidden; sleep 600", ("--cap-bytes", "1MiB")),
     "deaf to TERM": (f"trap '' TERM; {FOUR}; while :; do sleep 0.05; done", ("--grace", "200ms")),
     "taken back at the end": (f"trap 'rm tree/new-*; exit 0' TERM; {FOUR}; while :; do sleep 0.05; done", ()),
@@ -209,7 +210,8 @@ def test_a_giant_file_is_parked_whole_and_takes_no_more_room_than_it_had(place: 
     assert not (tree / "giant").exists()
 
 
-def test_a_cycle_that_is_only_warned_of_is_not_ended(place: Place, tree: Path) -> None:
+@pytest.mark.usefixtures("tree")
+def test_a_cycle_that_is_only_warned_of_is_not_ended(place: Place) -> None:
     script = f"{FOUR}; i=0; while [ $i -lt 30 ]; do i=$((i+1)); sleep 0.05; done; touch through"
     assert place.run("--write-guard", "warn", "--workdir", "tree", "--", *shell(script)).returncode == 0
     assert place.has("through")
@@ -278,7 +280,7 @@ def killed(place: Place, script: str, *options: str) -> None:
     loop.wait()
 
 
-MESS = "for i in 1 2 3; do rm tree/file-$i; ln -s ../victim tree/v-$i; done; for i in 1 2 3 4; do echo $i > tree/new-$i; done"
+MESS = f"for i in 1 2 3; do rm tree/file-$i; ln -s ../victim tree/v-$i; done; {FOUR}"
 
 
 def test_after_a_kill_the_next_start_puts_the_tree_back_and_says_what_was_lost(place: Place, tree: Path) -> None:
@@ -338,8 +340,9 @@ def test_nothing_planted_leads_what_is_parked_elsewhere(place: Place, tree: Path
     assert not (place.path / record["quarantine"]).resolve().is_relative_to(place.path / "victim")
 
 
+@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize("harm", ["rm -rf state/baseline", "rm -rf state", "rm -f state/baseline/contents/*"])
-def test_a_tree_that_cannot_be_put_back_is_never_said_to_be(place: Place, tree: Path, harm: str) -> None:
+def test_a_tree_that_cannot_be_put_back_is_never_said_to_be(place: Place, harm: str) -> None:
     found = place.run(*GUARDED, "--", *shell(f"{harm}; for i in 0 1 2 3; do echo changed > tree/file-$i; done"))
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
@@ -364,7 +367,7 @@ def test_an_agent_has_caps_without_being_asked_to(place: Place) -> None:
 
 def test_a_coding_agent_may_write_200_files_and_is_told_so(place: Place) -> None:
     (place.path / "sandbox").mkdir()
-    script = 'cp "$1" $P/prompt; i=0; while [ $i -lt $((200 + RUN_CYCLE_NUMBER - 1)) ]; do i=$((i+1)); echo $RUN_CYCLE_NUMBER > n$i; done'
+    script = 'cp "$1" $P/prompt; for i in $(seq $((199 + RUN_CYCLE_NUMBER))); do echo $RUN_CYCLE_NUMBER > n$i; done'
     options = hostile(place, script)
     line = f"sh {place.path}/agent.sh {{prompt_file}}"
     found = place.run(*options, "--agent-command", line, *SWIFT, "--iterations", "2", "--no-progress", "0")
@@ -397,8 +400,9 @@ for _ in range(40):  # longer than any path may be
     clear(place.path / "sandbox")
 
 
+@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize("kind", ["link", "file", "FIFO"])
-def test_a_sandbox_that_is_no_folder_is_not_emptied(place: Place, tree: Path, kind: str) -> None:
+def test_a_sandbox_that_is_no_folder_is_not_emptied(place: Place, kind: str) -> None:
     victim, sandbox = seen(place.path / "victim"), place.path / "sandbox"
     if kind == "link":
         sandbox.symlink_to("victim")
@@ -413,7 +417,8 @@ def test_a_sandbox_that_is_no_folder_is_not_emptied(place: Place, tree: Path, ki
     assert (seen(place.path / "victim"), sandbox.exists()) == (victim, True)
 
 
-def test_a_sandbox_swapped_for_a_link_by_one_cycle_is_no_way_out_for_the_next(place: Place, tree: Path) -> None:
+@pytest.mark.usefixtures("tree")
+def test_a_sandbox_swapped_for_a_link_by_one_cycle_is_no_way_out_for_the_next(place: Place) -> None:
     (place.path / "sandbox").mkdir()
     victim = seen(place.path / "victim")
     swap = "rm -rf sandbox; ln -s victim sandbox; touch ran-$RUN_CYCLE_NUMBER"
@@ -438,9 +443,10 @@ MOUNTS = {
 }
 
 
+@pytest.mark.usefixtures("tree")
 @pytest.mark.root
 @pytest.mark.parametrize("mount", MOUNTS.values(), ids=MOUNTS)
-def test_no_mount_is_emptied(place: Place, tree: Path, mount: str) -> None:
+def test_no_mount_is_emptied(place: Place, mount: str) -> None:
     (place.path / "sandbox").mkdir()
     victim = seen(place.path / "victim")
     assert mounted(place, mount, "--sandbox-reset", "--", "touch", "ran") == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.agents import SWIFT, control, hostile, scripted, told
+from tests.acceptance.agents import SWIFT, control, own_session, scripted, told
 from tests.acceptance.place import HELD, Place, shell, wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -35,19 +35,25 @@ def ledger(place: Place) -> list[dict[str, Any]]:
 # Each unit and period
 
 
-@pytest.mark.parametrize("period", ["day", "run"])
 @pytest.mark.parametrize(
-    ("limit", "cycles"), [("usd=1", 2), ("tokens=4k", 2), ("cycles=3", 3), ("tokens=1500", 1), ("usd=1.2", 3)]
+    ("limit", "cycles"),
+    [
+        ("usd=1/day", 2),
+        ("usd=1.2/day", 3),
+        ("tokens=4k/day", 2),
+        ("tokens=1500/day", 1),
+        ("cycles=3/day", 3),
+        ("usd=1/run", 2),
+        ("cycles=2/run", 2),
+    ],
 )
-def test_a_loop_ends_with_12_before_the_cycle_that_would_not_fit(
-    place: Place, limit: str, period: str, cycles: int
-) -> None:
-    found = place.run("--continuous", "--budget", f"{limit}/{period}", "--", *costing())
+def test_a_loop_ends_with_12_before_the_cycle_that_would_not_fit(place: Place, limit: str, cycles: int) -> None:
+    found = place.run("--continuous", "--budget", limit, "--", *costing())
     assert (found.returncode, len(place.records)) == (12, cycles)
     assert place.latest["stop_reason"] == "budget_spent"
     assert found.stderr.count('"event": "loop.stopped"') == 1
-    again = place.run("--budget", f"{limit}/{period}", "--", *costing())
-    assert (again.returncode, len(place.records)) == ((12, cycles) if period == "day" else (0, cycles + 1))
+    again = place.run("--budget", limit, "--", *costing())
+    assert (again.returncode, len(place.records)) == ((12, cycles) if limit.endswith("day") else (0, cycles + 1))
 
 
 @pytest.mark.parametrize("period", ["cycle", "day", "run"])
@@ -110,6 +116,7 @@ def test_what_each_cycle_goes_far_beyond_is_no_budget_to_run_under(place: Place)
 # What lies, or tells nothing
 
 
+FREE = '{"input_tokens": 5000, "cost_usd": 0}'  # the tokens are believed, the price is not
 LIES = {
     "negative tokens": '{"input_tokens": -5000, "output_tokens": 1}',
     "a negative price": '{"input_tokens": 1, "cost_usd": -20}',
@@ -117,39 +124,28 @@ LIES = {
     "true": '{"input_tokens": true, "cost_usd": false}',
     "huge": '{"input_tokens": 99999999999999, "cost_usd": 1}',
     "too huge": '{"input_tokens": 1, "cost_usd": 1e300}',
-    "a price for nothing": '{"input_tokens": 5000, "cost_usd": 0}',
+    "a price of nothing": FREE,
     "parts of one": '{"input_tokens": 0.5}',
     "empty": "{}",
     "a list": "[]",
     "nothing": "null",
     "incomplete": '{"input_tokens": 1, "cost_usd": 0.01, "complete": false}',
     "of other words": '{"tokens": 1, "price": 0}',
+    "not a number": '{"input_tokens": NaN}',
+    "endless": '{"cost_usd": Infinity}',
+    "beyond all numbers": '{"cost_usd": 1e999}',
 }
 
 
 @pytest.mark.parametrize("usage", LIES.values(), ids=LIES)
 def test_an_agent_that_lies_about_its_usage_is_charged_the_estimate(place: Place, usage: str) -> None:
-    """It is not isolated and leaves the control file itself, as far as it can: the loop believes none of this."""
-    place.write("scripts/run_cycle.sh", "#!/bin/sh\n" + control(f'{{"class": "ok", "usage": {usage}}}') + "\n").chmod(
-        0o755
-    )
-    options = ("--agent", "command", "--agent-command", "x", "--consent-guard", "off", "--isolate", "none")
-    options += ("--archive-glob", "off", "--estimate-usd", "3", "--estimate-tokens", "7000", "--budget", "usd=5/day")
-    assert place.run(*options).returncode == 0
-    (record,) = place.records
-    assert record["charged"]["usd"] == 3
-    assert record["charged"]["tokens"] in ({5000} if "5000" in usage and "-" not in usage else {7000})
-    assert "usd" in record["charged"]["estimated"]
-    assert place.run(*options).returncode == 12
-    assert len(place.records) == 1
-
-
-@pytest.mark.parametrize("usage", ['{"input_tokens": NaN}', '{"cost_usd": Infinity}', '{"cost_usd": 1e999}'])
-def test_a_usage_that_is_no_json_is_charged_the_estimate(place: Place, usage: str) -> None:
-    place.write("scripts/run_cycle.sh", "#!/bin/sh\n" + control(f'{{"usage": {usage}}}') + "\n").chmod(0o755)
-    options = ("--agent", "command", "--agent-command", "x", "--consent-guard", "off", "--isolate", "none")
-    assert place.run(*options, "--archive-glob", "off", "--estimate-usd", "3").returncode == 0
-    assert place.records[0]["charged"]["usd"] == 3
+    """It leaves the control file itself, as an agent that is not isolated can: the loop believes none of this."""
+    agent = own_session(place, control(f'{{"class": "ok", "usage": {usage}}}'))
+    estimate = ("--estimate-usd", "3", "--estimate-tokens", "7000")
+    assert place.run(*agent, *estimate).returncode == 0
+    charged = place.records[0]["charged"]
+    assert (charged["usd"], "usd" in charged["estimated"]) == (3, True)
+    assert charged["tokens"] == (5000 if usage == FREE else 7000)
 
 
 def test_a_command_of_the_operators_that_tells_nothing_costs_nothing(place: Place) -> None:
@@ -172,7 +168,7 @@ def test_a_session_that_tells_no_cost_is_charged_by_prices_where_there_are_some(
 )
 def test_a_budget_into_which_no_cycle_fits_is_said_once_and_nothing_starts(place: Place, more: tuple[str, ...]) -> None:
     began = time.monotonic()
-    found = place.run(*hostile(place, "touch $P/ran"), "--estimate-usd", "6", "--budget", "usd=5/day", *more)
+    found = place.run(*own_session(place, "touch ran"), "--estimate-usd", "6", "--budget", "usd=5/day", *more)
     assert (found.returncode, place.records, place.has("ran")) == (12, [], False)
     assert found.stderr.count("no cycle fits into the budget usd=5/day") == 1
     assert "raise it, or lower what a cycle may cost" in found.stderr
@@ -232,12 +228,12 @@ def test_on_the_next_day_it_goes_on(place: Place, tmp_path: Path) -> None:
 
 def test_a_killed_cycle_of_an_agent_is_charged_what_it_may_have_cost(place: Place) -> None:
     options = ("--estimate-usd", "3", "--budget", "usd=5/day")
-    loop = place.start(*hostile(place, "echo > $P/begun; sleep 600"), *options)
+    loop = place.start(*own_session(place, "echo > begun; sleep 600"), *options)
     place.wait_for("begun")
     loop.send(signal.SIGKILL)
     loop.wait()
     assert today(place)["usd"] == 3
-    assert place.run(*hostile(place, "true"), *options).returncode == 12
+    assert place.run(*own_session(place, "true"), *options).returncode == 12
     assert place.outcomes == ["lost"]
 
 
@@ -251,8 +247,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_ledger_never_makes_spent_money_unspent(place: Place, damage: str) -> None:
-    options = (*hostile(place, told(text="x", usage={"cost_usd": 1}).replace("$RUN_CYCLE_CONTROL_FILE", "$1")),)
-    options += ("--agent-command", f"sh {place.path}/agent.sh {{result_file}}", "--budget", "usd=9/day")
+    options = (*own_session(place, told(usage={"output_tokens": 9, "cost_usd": 1})), "--budget", "usd=9/day")
     assert place.run(*options, "--iterations", "2", *SWIFT).returncode == 0
     before = today(place)["usd"]
     path = place.path / "state" / "budget_ledger.jsonl"
@@ -290,7 +285,8 @@ def test_a_ledger_that_is_none_is_one_sentence_and_no_cycle(place: Place, kind: 
 
 
 def test_cycles_that_change_nothing_get_one_last_try_and_then_the_loop_ends_for_good(place: Place) -> None:
-    options = (*scripted(place, {"write": "same", "text": "x"}), *SWIFT, "--no-progress", "3")
+    session = own_session(place, "mkdir -p sandbox; echo x > sandbox/same", agent="scripted")
+    options = (*session, *SWIFT, "--no-progress", "3")
     found = place.run(*options, "--continuous", "--max-backoff", "1s")
     assert (found.returncode, place.outcomes) == (11, ["success"] * 4)
     assert place.latest["stop_reason"] == "breaker_open"
@@ -314,11 +310,11 @@ def test_cycles_that_change_nothing_get_one_last_try_and_then_the_loop_ends_for_
 
 
 def test_progress_in_the_last_try_closes_the_breaker(place: Place) -> None:
-    steps = [step for number in (1, 2, 3) for step in ({"cycle": number}, {"write": "same", "text": "x"})]
-    steps += [{"cycle": 4}, {"write": "same", "text": "y"}, {"cycle": 5}, {"class": "auth", "permanent": True}]
-    found = place.run(*scripted(place, *steps), *SWIFT, "--no-progress", "3", "--continuous")
-    assert (found.returncode, len(place.records)) == (11, 5)
-    assert place.latest["stop_reason"] == "permanent_failure"
+    script = "mkdir -p sandbox; echo $((RUN_CYCLE_NUMBER / 4)) > sandbox/same; [ $RUN_CYCLE_NUMBER -lt 6 ] || exit 1"
+    session = own_session(place, script, agent="scripted")
+    found = place.run(*session, *SWIFT, "--no-progress", "3", "--max-failures", "1", "--continuous")
+    assert (found.returncode, place.outcomes) == (11, ["success"] * 5 + ["failed"])
+    assert place.latest["stop_reason"] == "failure_limit"
 
 
 @pytest.mark.parametrize("mode", ["off", "warn"])
@@ -332,7 +328,14 @@ def test_a_breaker_that_is_not_enforced_ends_nothing(place: Place, mode: str) ->
 
 
 def test_a_storm_of_short_sessions_ends_the_loop_though_all_went_well(place: Place) -> None:
-    options = (*hostile(place, "date +%N > changed"), *SWIFT, "--storm-cycles", "3", "--storm-seconds", "1h")
+    options = (
+        *own_session(place, "mkdir -p sandbox; date +%N > sandbox/changed"),
+        *SWIFT,
+        "--storm-cycles",
+        "3",
+        "--storm-seconds",
+        "1h",
+    )
     found = place.run(*options, "--continuous")
     assert (found.returncode, place.outcomes) == (11, ["success"] * 3)
     assert "the storm breaker is open: 3 cycles in a row shorter than 1h" in place.latest["note"]

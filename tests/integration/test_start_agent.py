@@ -17,7 +17,8 @@ from run_cycle_loop.agents import digests
 from run_cycle_loop.agents.planner import Request, plan_cycle
 from run_cycle_loop.agents.session_report import EXIT_CODES
 from run_cycle_loop.model.enums import AgentClass
-from run_cycle_loop.model.records import AgentReport, timestamp
+from run_cycle_loop.model.records import timestamp
+from run_cycle_loop.model.sessions import AgentReport
 from run_cycle_loop.stores.audit import AuditChain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +258,7 @@ def test_the_agent_is_told_goal_terms_and_nothing_of_the_loop(cycle: Cycle) -> N
 def test_without_a_grant_no_coding_agent_works_unattended(cycle: Cycle) -> None:
     assert cycle.shell("echo ok > ran") == 2
     assert cycle.told == f"start_agent: {cycle.control['reason']}\n"
-    assert (cycle.control["class"], cycle.control["permanent"]) == ("permission_denied", True)
+    assert (cycle.control["class"], cycle.control["permanent"]) == ("permission_denied", False)
     assert "consent grant --until" in cycle.control["reason"]
     assert not (cycle.tree / "sandbox" / "ran").exists()
     assert not (cycle.state / digests.DIGESTS).exists()

@@ -27,6 +27,13 @@ def test_what_an_earlier_cycle_left_is_moved_away(path: Path, kind: str) -> None
     assert control_file.take(str(path)) == (None, None)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write wherever it likes")
+def test_where_no_payload_could_be_left_nothing_is_started(path: Path) -> None:
+    path.parent.mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="cannot be written to, where it is to leave its control payload"):
+        control_file.prepare(str(path))
+
+
 def test_a_payload_is_taken_once(path: Path) -> None:
     control_file.prepare(str(path))
     payload = {"continue": False, "outputs": {"a": 1}, "reason": "done"}

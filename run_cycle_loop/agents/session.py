@@ -274,7 +274,7 @@ def _stopped(reader: Reader, watch: _Watch, ended: Exit) -> AgentClass | None:
 
 
 def _warnings(usage: Usage | None, ended: Exit, limits: SessionLimits) -> Iterator[str]:
-    if limits.max_usd is not None and (usage is None or usage.cost_usd is None):
+    if limits.max_usd is not None and usage is not None and usage.tokens and usage.cost_usd is None:
         yield f"the limit of {limits.max_usd:g} USD could not be kept, since the agent tells no cost: set --prices"
     if limits.max_tokens is not None and usage is None:
         yield f"the limit of {limits.max_tokens} tokens could not be kept, since the agent tells none"

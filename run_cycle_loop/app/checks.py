@@ -1,6 +1,7 @@
 """What must hold before each cycle, put together from the settings."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def _programs_of(agent: str | None, settings: Settings) -> list[str]:
     if agent is None:
         return []
     own = registry.program_of(agent)
+    if agent == "command":
+        first = next(iter(shlex.split(settings.agent_command or "")), "")
+        own = None if os.sep in first else first  # a path counts from the workdir, which may not be there yet
     return ([own] if own else []) + (["bwrap"] if settings.isolate == "bwrap" else [])
 
 
@@ -63,11 +67,11 @@ def _guards(settings: Settings, agent: str | None, around: Surroundings) -> list
     checks: list[Prerequisite] = []
     if settings.consent_guard != GuardMode.OFF and registry.is_real(agent):
         from run_cycle_loop.prerequisites.consent import ConsentCheck  # noqa: PLC0415 - most commands need none of it
-        from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
+        from run_cycle_loop.stores.consent_audit import ConsentAudit  # noqa: PLC0415 - the same
 
         checks.append(
             ConsentCheck(
-                chain=AuditChain(Paths.of(settings).consent_audit, around.clock.now, around.warn),
+                chain=ConsentAudit(Paths.of(settings).consent_audit, around.clock.now, around.warn),
                 now=around.clock.now,
                 mode=GuardMode(settings.consent_guard),
                 is_needed=lambda spec: registry.is_real(spec.agent),

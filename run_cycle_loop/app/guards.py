@@ -84,12 +84,12 @@ def _consent(settings: Settings, agent: str | None, around: Surroundings) -> lis
     if settings.consent_guard == GuardMode.OFF or not registry.is_real(agent):
         return []
     from run_cycle_loop.guards.consent import ConsentGuard  # noqa: PLC0415 - the same
-    from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
+    from run_cycle_loop.stores.consent_audit import ConsentAudit  # noqa: PLC0415 - the same
 
     policy = {name: str(getattr(settings, name)) for name in _POLICY}
     return [
         ConsentGuard(
-            AuditChain(Paths.of(settings).consent_audit, around.clock.now, around.warn),
+            ConsentAudit(Paths.of(settings).consent_audit, around.clock.now, around.warn),
             now=around.clock.now,
             mode=GuardMode(settings.consent_guard),
             is_needed=lambda spec: registry.is_real(spec.agent),
@@ -116,13 +116,14 @@ def work_tree(settings: Settings, agent: str | None, *, cap: int, around: Surrou
     from run_cycle_loop.stores.work_tree import Caps, MeasuredTree  # noqa: PLC0415 - the same
 
     ours = (settings.log_dir, settings.history_path, settings.stop_file, Path(sys.prefix), settings.sandbox_dir)
+    root = settings.sandbox_dir if agent == registry.PLANNER else settings.workdir  # the planner knows no other place
     return MeasuredTree(
-        settings.workdir,
+        root,
         settings.state_dir,
         mode=mode,
         caps=Caps(files=cap, bytes=settings.cap_bytes),
         clock=around.clock,
-        exclude=[path for path in ours if path != settings.workdir],
+        exclude=[path for path in ours if path != root],
         fingerprint=fingerprint,
         beat=around.pulse.beat if around.pulse else lambda: None,
     )

@@ -19,6 +19,7 @@ class Paths:
     consent_audit: Path
     budget_ledger: Path
     breakers: Path
+    quarantine: Path
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -33,4 +34,5 @@ class Paths:
             consent_audit=state / "consent_audit.jsonl",
             budget_ledger=state / "budget_ledger.jsonl",
             breakers=state / "breakers.json",
+            quarantine=state / "quarantine",
         )

@@ -21,6 +21,7 @@ from run_cycle_loop.kit import files
 from run_cycle_loop.model.errors import ConfigError, StateError
 from run_cycle_loop.model.ports import Goals, WorkTree
 from run_cycle_loop.policies.backoff import Backoff
+from run_cycle_loop.policies.budgets import show_limit
 from run_cycle_loop.policies.conditions import Condition
 from run_cycle_loop.policies.continuation import Rules
 from run_cycle_loop.policies.goals import Listed, Order
@@ -56,6 +57,7 @@ def plan_for(settings: Settings, around: Surroundings) -> Plan:
         artifacts=PlannerArchives(settings.archive_glob) if settings.archive_glob else None,
         control_dir=Paths.of(settings).control_dir,
         agent=agent,
+        budget=tuple(map(show_limit, settings.budget)),
         guards=guards_for(settings, agent, around),
         tree=tree,
     )

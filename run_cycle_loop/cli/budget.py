@@ -16,12 +16,12 @@ from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.model.enums import GuardMode
-from run_cycle_loop.model.spending import Account, Spending
+from run_cycle_loop.model.spending import Account, Limit, Spending
 from run_cycle_loop.policies import budgets
 from run_cycle_loop.report import budget as view
 from run_cycle_loop.report.text import Style
-from run_cycle_loop.stores.history import JsonlHistory
 from run_cycle_loop.stores.ledger import JsonlLedger
+from run_cycle_loop.stores.snapshot import LatestJson
 
 
 @click.command(cls=SettingsCommand)
@@ -40,27 +40,33 @@ def budget(flags: dict[str, Any], *, as_json: bool) -> int:
 
 
 def standing(settings: Settings, now: datetime) -> view.Budgets:
-    """How the budgets stand, by the ledger and the settings.
+    """How the budgets stand, by the ledger and the settings; those of the last run hold where none are set here.
 
     Raises:
         StateError: the ledger cannot be read.
     """
     found = JsonlLedger(Paths.of(settings).budget_ledger, _warn).load()
+    limits, agent = _of_the_run(settings)
     expected = budgets.estimate(
         found.measured,
-        settings.budget,
+        limits,
         Spending(usd=settings.estimate_usd, tokens=settings.estimate_tokens),
-        is_real=registry.is_real(_agent(settings)),
+        is_real=registry.is_real(agent),
     )
     account = (found.account or Account()).on(budgets.day_of(now)).adding(expected.times(found.damaged))
     enforced = settings.budget_guard == GuardMode.ENFORCE
-    return view.standing(settings.budget, account, expected, now=now, enforced=enforced)
+    return view.standing(limits, account, expected, now=now, enforced=enforced)
 
 
-def _agent(settings: Settings) -> str | None:
-    """Whose next cycle it is about: the agent that is named here, else that of the last cycle."""
-    last = JsonlHistory(settings.history_path).last() if settings.agent == "auto" else None
-    return last.agent if last else agent_of(settings, os.environ)
+def _of_the_run(settings: Settings) -> tuple[tuple[Limit, ...], str | None]:
+    """The limits and the agent that are meant: those named here, else those that the loop runs or last ran with."""
+    try:
+        run = LatestJson(Paths.of(settings).latest).read()
+        told = budgets.parse_limits(run.budget) if run else ()
+    except ValueError:
+        run, told = None, ()
+    agent = run.agent if run and settings.agent == "auto" else agent_of(settings, os.environ)
+    return settings.budget or told, agent
 
 
 def _warn(sentence: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from run_cycle_loop.agents import registry
 from run_cycle_loop.app.paths import Paths
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.cli.operator import require_own, who
@@ -73,6 +74,8 @@ def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | N
     """Let coding agents work without anybody to ask, for a time."""
     words = _reason(reason)
     only = sorted({*agents, *((flags["agent"],) if "agent" in flags else ())})
+    for name in only:
+        registry.check(name)
     now = _now()
     end = moment(until, now, option="--until", ahead=True)
     if refusal := policy.why_refused(granted_at=now, until=end, now=now):

@@ -73,17 +73,18 @@ def _warn_of_unknown_variables() -> None:
 
 def _dry_run(resolved: Resolved) -> int:
     from run_cycle_loop.app.preview import preview  # noqa: PLC0415
-    from run_cycle_loop.cli.checks import show_report  # noqa: PLC0415
+    from run_cycle_loop.cli.checks import show_report, with_guards  # noqa: PLC0415
 
     found = preview(resolved.settings, os.environ)
-    show_report(found.report)
+    report = with_guards(found.report, resolved.settings)
+    show_report(report)
     click.echo("would run:")
     click.echo("  " + " ".join(_quoted(part) for part in found.argv))
     click.echo("with, beside the caller's environment:")
     for name, value in found.environment.items():
         click.echo(f"  {name}={_quoted(value)}")
     click.echo("dry run: nothing was written, nothing was launched but the check script.")
-    return 0 if found.report.ok else 1
+    return 0 if report.ok else 1
 
 
 def _quoted(text: str) -> str:

@@ -54,13 +54,14 @@ def _now() -> datetime:
 def status(flags: dict[str, Any], *, as_json: bool) -> int:
     """Show on one screen what the loop does and how it went."""
     settings = settings_for_looking(flags)
+    snapshot = _snapshot(settings)
     found = status_view.status(
-        _snapshot(settings),
+        snapshot,
         JsonlHistory(settings.history_path),
         is_alive=_is_alive,
         stop_file_present=stop_file.is_present(settings.stop_file),
         now=_now(),
-        guards=_guards(settings),
+        guards=_guards(settings, snapshot),
     )
     if as_json:
         click.echo(json.dumps(found.as_dict()))
@@ -69,7 +70,7 @@ def status(flags: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
-def _guards(settings: Settings) -> Iterator[status_view.Row]:
+def _guards(settings: Settings, snapshot: LoopSnapshot | None) -> Iterator[status_view.Row]:
     """How the guards stand, where there is anything to say; what cannot be read is said, and hides nothing else."""
     paths = Paths.of(settings)
     if paths.consent_audit.exists() or paths.consent_audit.with_suffix(".head").exists():
@@ -77,12 +78,17 @@ def _guards(settings: Settings) -> Iterator[status_view.Row]:
         from run_cycle_loop.stores.audit import AuditChain  # noqa: PLC0415
 
         chain = AuditChain(paths.consent_audit, _now)
-        yield from _row("consent", lambda: consent_view.summary(chain.entries(), _now()))
+        yield from _row(
+            "consent", lambda: consent_view.summary(chain.entries(), _now(), snapshot.agent if snapshot else None)
+        )
     if paths.budget_ledger.exists() or settings.budget:
         from run_cycle_loop.cli.budget import standing as budgets  # noqa: PLC0415
         from run_cycle_loop.report import budget as budget_view  # noqa: PLC0415
 
         yield from _row("budget", lambda: budget_view.summary(budgets(settings, _now())))
+    parked = sum(1 for _ in paths.quarantine.iterdir()) if paths.quarantine.is_dir() else 0
+    if parked:
+        yield "parked", f"{parked} in {paths.quarantine}: what was written over a cap, and undone", "yellow"
     if paths.breakers.exists():
         from run_cycle_loop.cli.breaker import standing as breakers  # noqa: PLC0415
         from run_cycle_loop.report import breakers as breaker_view  # noqa: PLC0415
@@ -190,9 +196,10 @@ def _print(blocks: Iterator[bytes]) -> None:
 def check(flags: dict[str, Any], *, as_json: bool) -> int:
     """Check now what must hold before a cycle; exit code 0 where it does, 1 where it does not."""
     from run_cycle_loop.app.preview import preview  # noqa: PLC0415
-    from run_cycle_loop.cli.checks import report_as_dict, show_report  # noqa: PLC0415
+    from run_cycle_loop.cli.checks import report_as_dict, show_report, with_guards  # noqa: PLC0415
 
-    report = preview(resolve(flags, os.environ, Path.cwd()).settings, os.environ).report
+    settings = resolve(flags, os.environ, Path.cwd()).settings
+    report = with_guards(preview(settings, os.environ).report, settings)
     if as_json:
         click.echo(json.dumps(report_as_dict(report)))
     else:

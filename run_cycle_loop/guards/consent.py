@@ -9,7 +9,7 @@ from typing import Any
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.findings import GuardFinding
-from run_cycle_loop.model.ports import Chain, Settled
+from run_cycle_loop.model.ports import Settled
 from run_cycle_loop.model.records import CycleRecord, CycleSpec
 from run_cycle_loop.policies import consent
 from run_cycle_loop.policies.consent import Event
@@ -20,7 +20,7 @@ class ConsentGuard:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: consent.Audit,
         *,
         now: Callable[[], datetime],
         mode: GuardMode,
@@ -48,7 +48,7 @@ class ConsentGuard:
         if not self._is_needed(spec):
             return spec
         try:
-            found = consent.fold(self._chain.entries(), besides=spec.cycle_id)
+            found = self._chain.standing(besides=spec.cycle_id)
         except StateError:
             return spec  # the prerequisite finds the same, and says so
         grant = found.live(self._now(), spec.agent)
@@ -97,8 +97,7 @@ class ConsentGuard:
 
     def _is_whole(self) -> bool:
         try:
-            for _ in self._chain.entries():
-                pass
+            self._chain.standing()
         except StateError:
             return False
         return True

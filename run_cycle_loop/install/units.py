@@ -203,12 +203,13 @@ StateDirectoryMode=0700
 LogsDirectory={directory}
 LogsDirectoryMode=0700
 
-# Exit codes: 2 wrong settings, 10 stop-file, 11 failure limit, 12 budget spent: down until an operator starts it again.
+# Exit codes: 2 wrong settings, 10 stop-file, 11 failure limit, 12 budget spent, 13 goals reached: down until an
+# operator starts it again.
 # All else comes back: 74 state not writable, 75 another instance has the lock, crashes, lost watchdogs.
 Restart=always
 RestartSec=10
-SuccessExitStatus=10 12
-RestartPreventExitStatus=2 10 11 12
+SuccessExitStatus=10 12 13
+RestartPreventExitStatus=2 10 11 12 13
 
 # A stop signals the loop alone, which lets the running cycle end; whatever is left after that is killed.
 # Long enough for the default cycle (timeout and grace); for longer ones the loop asks for more while it drains.

@@ -74,7 +74,7 @@ class AgentReport:
         at = reading.text_or_none(control.get("retry_at"))
         return cls(
             agent=reading.text(control.get("agent")),
-            ended=AgentClass(reading.text(ended)),
+            ended=_class(reading.text(ended)),
             reason=reading.text(control.get("reason")),
             advice=reading.text(control.get("advice")),
             retry_at=None if at is None else _moment(at),
@@ -87,3 +87,10 @@ def _moment(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r:.80} lies beyond all time that can be counted") from error
+
+
+def _class(word: str) -> AgentClass:
+    try:
+        return AgentClass(word)
+    except ValueError:
+        raise ValueError(f"class {word!r:.80} is none of {', '.join(AgentClass)}") from None

@@ -19,6 +19,8 @@ class LoopSnapshot:
     schema_version: int = SCHEMA_VERSION
     seq: int = 0  #: number of the last recorded cycle
     supervisor: SupervisorIdentity | None = None
+    agent: str | None = None  #: what the cycles of this run start
+    budget: tuple[str, ...] = ()  #: the limits of this run, as the operator writes them
     cycle: RunningCycle | None = None  #: the cycle in flight
     counts: Mapping[str, int] = field(default_factory=dict)  #: recorded cycles by outcome
     success_count: int = 0
@@ -40,6 +42,7 @@ class LoopSnapshot:
         """The JSON object of ``latest.json``."""
         return {
             **flat(self),
+            "budget": list(self.budget),
             "supervisor": flat(self.supervisor) if self.supervisor else None,
             "cycle": self.cycle.as_dict() if self.cycle else None,
         }
@@ -77,11 +80,12 @@ class LoopSnapshot:
                 "last_cycle": dict(last) if last is not None else None,
                 "stop_reason": StopReason(reason) if reason is not None else None,
                 "charged_usd": reading.seconds(value.get("charged_usd")),
+                "budget": reading.texts(value.get("budget")),
                 **{name: reading.count(value.get(name)) for name in numbers},
                 **{name: reading.text(value.get(name)) for name in texts},
                 **{
                     name: reading.text_or_none(value.get(name))
-                    for name in ("last_success_at", "last_archive", "next_run_at")
+                    for name in ("last_success_at", "last_archive", "next_run_at", "agent")
                 },
             }
             return cls(**known)

@@ -113,10 +113,10 @@ def adding(watch: Watch, record: CycleRecord, thresholds: Thresholds, *, is_real
 
 
 def _is_short(record: CycleRecord, thresholds: Thresholds, *, is_real: bool) -> bool:
-    """Over in no time, and either without success or at the cost of an agent's session."""
+    """Over in no time, and either without success or at the cost of an agent's session that changed nothing."""
     if record.duration_seconds >= thresholds.storm_seconds:
         return False
-    return is_real or record.status is not Outcome.SUCCESS
+    return record.status is not Outcome.SUCCESS or (is_real and not record.files_changed)
 
 
 def _spent(watch: Watch, record: CycleRecord, thresholds: Thresholds) -> tuple[tuple[datetime, float], ...]:

@@ -107,7 +107,7 @@ def _told(outcome: Outcome, return_code: int | None = None) -> Callable[..., Ver
     def verdict(report: AgentReport, result: RunResult, _artifact: ArtifactVerdict | None) -> Verdict:
         words = "; ".join(filter(None, (report.reason, report.advice)))
         code = _return_code(result) if return_code is None else return_code
-        reason = f"{report.ended}: {words}" if words else str(report.ended)
+        reason = f"{report.ended}: {words.removeprefix(f'{report.ended}: ')}" if words else str(report.ended)
         return Verdict(outcome=outcome, reason=reason, return_code=code)
 
     return verdict

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.model import reading
+from run_cycle_loop.model.ports import Chain
 
 LONGEST = timedelta(days=30)
 HOW_TO_GRANT = 'run-cycle-loop consent grant --until 24h --reason "..."'
@@ -81,6 +82,59 @@ class Consent:
         return f"consent {newest.id} {newest.fault(now, agent) or 'holds'}; {HOW_TO_GRANT}"
 
 
+class Audit(Chain, Protocol):
+    """The audit, together with what it comes to."""
+
+    def standing(self, *, besides: str | None = None) -> Consent:
+        """What all entries come to, each checked; see :func:`fold`.
+
+        Raises:
+            StateError: an entry is broken.
+        """
+        ...
+
+
+class Tally:
+    """What the entries so far come to; more of them can follow."""
+
+    def __init__(self) -> None:
+        self._grants: dict[str, Grant] = {}
+        self._noted: dict[str, str | None] = {}
+        self._unused: set[str] = set()
+        self._seen: list[datetime] = []  #: the latest time told between each grant and the next
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        """The next entry."""
+        at = _moment(entry.get("timestamp"))
+        match entry.get("event"):
+            case Event.GRANT:
+                grant = _grant(entry, at)
+                if grant is not None and grant.id not in self._grants:
+                    self._grants[grant.id] = grant
+                    self._seen.append(_LONG_AGO)
+            case Event.REVOKE:
+                _revoke(self._grants, entry, at or _LONG_AGO)
+            case Event.CYCLE:
+                self._noted[str(entry.get("cycle_id"))] = _id(entry)
+            case Event.CYCLE_FINISHED:
+                cycle = str(entry.get("cycle_id"))
+                self._noted.setdefault(cycle, _id(entry))
+                if entry.get("launched") is False:
+                    self._unused.add(cycle)
+            case _:
+                pass
+        if self._seen and at:
+            self._seen[-1] = max(self._seen[-1], at)
+
+    def consent(self, *, besides: str | None = None) -> Consent:
+        """What they come to; the use of the cycle ``besides`` does not count."""
+        used = Counter(grant for cycle, grant in self._noted.items() if cycle != besides and cycle not in self._unused)
+        since = reversed(list(accumulate(reversed(self._seen), max)))
+        grants = zip(self._grants.values(), since, strict=True)
+        counted = (replace(grant, used=used[grant.id], seen=at) for grant, at in grants)
+        return Consent(grants=tuple(counted), noted=dict(self._noted))
+
+
 def fold(entries: Iterable[Mapping[str, Any]], *, besides: str | None = None) -> Consent:
     """What the entries come to, oldest first.
 
@@ -88,35 +142,10 @@ def fold(entries: Iterable[Mapping[str, Any]], *, besides: str | None = None) ->
         entries: of the audit.
         besides: the id of a cycle whose own use does not count.
     """
-    grants: dict[str, Grant] = {}
-    noted: dict[str, str | None] = {}
-    unused = {besides} if besides else set()
-    seen: list[datetime] = []  #: the latest time told between each grant and the next
+    tally = Tally()
     for entry in entries:
-        at = _moment(entry.get("timestamp"))
-        match entry.get("event"):
-            case Event.GRANT:
-                grant = _grant(entry, at)
-                if grant is not None and grant.id not in grants:
-                    grants[grant.id] = grant
-                    seen.append(_LONG_AGO)
-            case Event.REVOKE:
-                _revoke(grants, entry, at or _LONG_AGO)
-            case Event.CYCLE:
-                noted[str(entry.get("cycle_id"))] = _id(entry)
-            case Event.CYCLE_FINISHED:
-                cycle = str(entry.get("cycle_id"))
-                noted.setdefault(cycle, _id(entry))
-                if entry.get("launched") is False:
-                    unused.add(cycle)
-            case _:
-                pass
-        if seen and at:
-            seen[-1] = max(seen[-1], at)
-    used = Counter(grant for cycle, grant in noted.items() if cycle not in unused)
-    since = reversed(list(accumulate(reversed(seen), max)))
-    counted = (replace(grant, used=used[grant.id], seen=at) for grant, at in zip(grants.values(), since, strict=True))
-    return Consent(grants=tuple(counted), noted=noted)
+        tally.take(entry)
+    return tally.consent(besides=besides)
 
 
 def live_grant(entries: Iterable[Mapping[str, Any]], now: datetime, agent: str | None = None) -> Grant | None:

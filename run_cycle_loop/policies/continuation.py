@@ -140,6 +140,7 @@ def exit_code(reason: StopReason, last: Outcome | None) -> int:
         StopReason.PERMANENT_FAILURE: 11,
         StopReason.BREAKER_OPEN: 11,
         StopReason.BUDGET_SPENT: 12,
+        StopReason.GOALS_DONE: 13,
         StopReason.STATE_UNWRITABLE: 74,
         StopReason.RATE_LIMITED: 75,
     }

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import StateError
-from run_cycle_loop.model.ports import Chain, OutputLog
+from run_cycle_loop.model.ports import OutputLog
 from run_cycle_loop.model.records import CheckResult, CycleSpec
 from run_cycle_loop.policies import consent
 
@@ -15,7 +15,7 @@ from run_cycle_loop.policies import consent
 class ConsentCheck:
     """Holds where a grant is live, where ``--assume-yes`` is on, and where the agent needs neither."""
 
-    chain: Chain
+    chain: consent.Audit
     now: Callable[[], datetime]
     mode: GuardMode  #: ``warn``: what is missing is only reported
     is_needed: Callable[[CycleSpec], bool]
@@ -32,7 +32,7 @@ class ConsentCheck:
         if not self.assume_yes:
             return True, f"{agent} would have to ask and nobody is there to answer; --assume-yes, or another --agent"
         try:
-            found = consent.fold(self.chain.entries(), besides=spec.cycle_id)
+            found = self.chain.standing(besides=spec.cycle_id)
         except StateError as error:
             return True, str(error)
         now = self.now()

@@ -27,7 +27,7 @@ def table(found: Iterable[Found], *, default: str, width: int, style: Style) -> 
         line = style.fit(_line(row, widths), width).rstrip()
         yield _painted(line, row[2], widths, style) if agent.usable else style.paint(line, dim=True)
     yield ""
-    yield style.fit(f"* {default} is taken where --agent names none.", width)
+    yield style.fit(f"* {default} is what the cycle script takes where --agent names none.", width)
     for agent in agents:
         if agent.usable and agent.login is not None and agent.login.state == "no":
             yield from style.wrap(f"{agent.name}: {agent.login.detail}", width)

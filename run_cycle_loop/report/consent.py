@@ -14,7 +14,9 @@ _STAMP = len("2026-01-31 08:00")
 _STATE = len("revoked")
 
 
-def summary(entries: Iterable[Mapping[str, Any]], now: datetime) -> tuple[str, str | None] | None:
+def summary(
+    entries: Iterable[Mapping[str, Any]], now: datetime, agent: str | None = None
+) -> tuple[str, str | None] | None:
     """What ``status`` says of consent, and its colour; None where none was ever granted."""
     try:
         found = consent.fold(entries)
@@ -22,8 +24,8 @@ def summary(entries: Iterable[Mapping[str, Any]], now: datetime) -> tuple[str, s
         return f"{error}; `run-cycle-loop consent verify`", "red"
     if not found.grants:
         return None
-    grant = found.live(now)
-    return (consent.summary(grant, now), None) if grant else (f"none, {found.why_not(now)}", "yellow")
+    grant = found.live(now, agent)
+    return (consent.summary(grant, now), None) if grant else (f"none, {found.why_not(now, agent)}", "yellow")
 
 
 def state_of(grant: Grant, now: datetime) -> str:

@@ -19,7 +19,7 @@ RECENT = 30
 
 _LABEL = 14
 #: Rows that may hold a command to give: they are wrapped, not cut.
-_WHOLE = frozenset({"note", "to do", "guard", "consent", "budget", "breaker"})
+_WHOLE = frozenset({"", "note", "to do", "guard", "consent", "budget", "breaker"})
 _STATE_COLOURS = {LoopState.BACKOFF: "yellow", LoopState.HELD: "red", LoopState.STOPPING: "yellow"}
 _STOP_COLOURS = {StopReason.FAILURE_LIMIT: "red", StopReason.STATE_UNWRITABLE: "red", StopReason.CONDITION_ERROR: "red"}
 _LETTERS = {
@@ -161,7 +161,7 @@ def _state(found: Status) -> tuple[str, str | None]:
     if snapshot is None:
         return "never run here", None
     if found.died:
-        return f"not running (died while {_activity(snapshot)})", "red"
+        return f"not running (died while {_activity(snapshot)}); start it again, it mends what is left", "red"
     if snapshot.state is LoopState.STOPPED:
         why = f" ({snapshot.stop_reason.replace('_', ' ')})" if snapshot.stop_reason else ""
         return f"stopped{why}{_since(found)}", _STOP_COLOURS.get(snapshot.stop_reason) if snapshot.stop_reason else None

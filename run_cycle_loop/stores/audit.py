@@ -11,9 +11,9 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from run_cycle_loop.model.records import timestamp
 FIRST = "0" * 64  #: what the first entry names as the hash before it
 _LONGEST = 64 << 10  #: bytes of a line; what is longer is no line of ours
 _LARGEST_HEAD = 1024
+_BLOCK = 1 << 20
 _OWN = frozenset({"seq", "timestamp", "event", "previous", "hash"})
 _PATIENCE = 5.0  #: seconds that are waited for another process that holds the file
 _PAUSE = 0.01
@@ -36,6 +37,16 @@ class _Link:
 
     seq: int = 0
     hash: str = FIRST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """A beginning of the chain that a reading in this process has found whole."""
+
+    size: int = 0  #: bytes
+    digest: Any = field(default_factory=hashlib.sha256)  #: of them; a hash object, to which more can be added
+    last: _Link = _Link()
+    before: str = FIRST  #: the hash of the last entry but one
 
 
 class AuditChain:
@@ -103,23 +114,56 @@ class AuditChain:
         Raises:
             StateError: an entry is broken, or the newest were cut off.
         """
+        yield from self.entries_after(Checked())
+
+    def entries_after(self, known: Checked) -> Generator[Mapping[str, Any], None, Checked]:
+        """Those that follow what was checked before; returns what is checked then.
+
+        Raises:
+            StateError: an entry is broken, or the newest were cut off.
+        """
         try:
             found = self._open_to_read()
             if found is None:
                 self._require_fit(_Link(), self._head(), FIRST)
-                return
+                return Checked()
             descriptor, end, head = found
+            last, before, digest = known.last, known.before, known.digest.copy()
             with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-                last, before = _Link(), FIRST
+                file.seek(known.size)
                 while file.tell() < end:
-                    entry = self._checked(file.readline(_LONGEST + 1), last)
+                    line = file.readline(_LONGEST + 1)
+                    entry = self._checked(line, last)
+                    digest.update(line)
                     last, before = _Link(entry["seq"], entry["hash"]), last.hash
                     yield entry
             self._require_fit(last, head, before)
+            return Checked(size=max(end, known.size), digest=digest, last=last, before=before)
         except OSError as error:
-            raise StateError(
-                f"consent audit {self.path} cannot be read: {error.strerror or error}; mend its owner, or its folder"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def begins_with(self, known: Checked) -> bool:
+        """Whether the chain still begins with what was checked before, byte by byte.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        digest, left = hashlib.sha256(), known.size
+        try:
+            with open(files.open_regular(self.path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+                while left > 0 and (block := file.read(min(left, _BLOCK))):
+                    digest.update(block)
+                    left -= len(block)
+        except FileNotFoundError:
+            return not known.size
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return not left and digest.digest() == known.digest.digest()
+
+    def _unreadable(self, error: OSError) -> StateError:
+        return StateError(
+            f"consent audit {self.path} cannot be read: {error.strerror or error}; mend its owner, or its folder"
+        )
 
     # --- the file ---------------------------------------------------------------------------------------------------
 

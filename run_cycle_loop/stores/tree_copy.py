@@ -168,8 +168,12 @@ class TreeCopy:
                 held.add(_name(taken))
             beneath.sync_all(target)
         except OSError as error:
+            self._held = None
             detail = f"{error.strerror or error} ({error.filename!r})" if error.filename else error.strerror or error
             raise RunnerError(f"workdir {root} cannot be copied to put it back later: {detail}; {_REMEDY}") from error
+        except BaseException:
+            self._held = None  # what was copied by then is not known to be on the disk
+            raise
         finally:
             descent.close()
             os.close(target)

@@ -64,7 +64,8 @@ class MeasuredTree:
         max_copy_bytes: a larger tree is not copied, and no cycle starts on it.
         max_entries: a tree with more entries is not measured, and no cycle starts on it under ENFORCE.
         fingerprint: whether to take one after each cycle; by default where anything is measured.
-        beat: called now and then while a large tree is measured or copied: the loop lives.
+        beat: called now and then while a large tree is measured or copied: the loop lives. Where it gives something
+            true while the tree is marked, the cycle is not wanted any more.
     """
 
     def __init__(  # noqa: PLR0913 - each is a fact of its own, named at the call
@@ -89,7 +90,8 @@ class MeasuredTree:
         self._max_entries = max_entries
         self._takes_fingerprint = mode is not GuardMode.OFF if fingerprint is None else fingerprint
         self._beat = beat
-        self._copy = TreeCopy(state_dir / "baseline", max_copy_bytes, beat)
+        self._is_marking = False
+        self._copy = TreeCopy(state_dir / "baseline", max_copy_bytes, self._give_sign)
         self._pending = state_dir / "baseline" / "pending.json"
         self._quarantine = state_dir / "quarantine"
         self._known: dict[tuple[object, ...], bytes] = {}
@@ -118,6 +120,7 @@ class MeasuredTree:
         if not os.path.lexists(self._root):
             self._mark, self._counted = _EMPTY, 0
             return
+        self._is_marking = True
         try:
             mark = self._measure(None)
             if self._mode is GuardMode.ENFORCE:
@@ -130,14 +133,22 @@ class MeasuredTree:
                 f"workdir {self._root} cannot be taken before the cycle: {detail} ({error.filename or self._pending}); "
                 "mend that, or take --write-guard warn"
             ) from error
+        finally:
+            self._is_marking = False
         self._mark = mark
         self._counted = sum(not is_in_git(path) for path, _ in mark.files())
 
     def _measure(self, before: Manifest | None) -> Manifest:
         scan = Scan(self._root, exclude=self._exclude, max_entries=self._max_entries, force=True, before=before)
         while not scan.step(_BEAT):
-            self._beat()
+            self._give_sign()
         return scan.manifest()
+
+    def _give_sign(self) -> None:
+        if self._beat() and self._is_marking:  # what is put back afterwards is put back to its end
+            raise RunnerError(
+                f"workdir {self._root} was not taken to its end, because the cycle is not wanted any more"
+            )
 
     def _require_whole(self, mark: Manifest) -> None:
         if mark.root is None and not mark.faults:

@@ -103,38 +103,46 @@ class Supervisor:
 
     def _loop(self) -> Finish:
         self._board.enter(
-            LoopState.STARTING, supervisor=self._world.identity, cycle=None, stop_reason=None, next_run_at=None
+            LoopState.STARTING,
+            supervisor=self._world.identity,
+            agent=self._plan.agent,
+            budget=self._plan.budget,
+            cycle=None,
+            stop_reason=None,
+            next_run_at=None,
         )
         decision = self._resume()
+        hurried = False
         while True:
             if isinstance(decision, Continue):
-                self._await(decision)
+                hurried = self._await(decision) is Waited.TRIGGERED
             if request := self._world.stop.requested():
                 decision = continuation.halt_for(request)
             if isinstance(decision, Halt):
                 return self._finish(decision)
             self._heed_reload()
             held = self._held_by_guards()
-            if held is None:
-                decision = self._one_cycle()
+            if held is None or (hurried and isinstance(held, Continue) and held.instead is None):
+                decision = self._one_cycle()  # the operator's word ends a wait that is only a pace, no other
             else:
                 self._show_waiting(held)
                 decision = held
 
-    def _await(self, wait: Continue) -> None:
+    def _await(self, wait: Continue) -> Waited:
         """Wait as long as a decision says; where it names a moment, until either clock says that it has come.
 
         The wall clock is looked at again and again: it may be set, and the machine may sleep meanwhile.
         """
         if wait.until is None:
-            self._world.stop.wait(wait.delay)
-            return
+            return self._world.stop.wait(wait.delay)
         clock = self._world.clock
         longest = clock.monotonic() + min((wait.until - clock.now()).total_seconds(), self._plan.rules.longest_limit)
         while True:
             left = min((wait.until - clock.now()).total_seconds(), longest - clock.monotonic())
-            if left <= 0 or self._world.stop.wait(min(left, _LOOK_AGAIN)) is not Waited.ELAPSED:
-                return
+            if left <= 0:
+                return Waited.ELAPSED
+            if (ended := self._world.stop.wait(min(left, _LOOK_AGAIN))) is not Waited.ELAPSED:
+                return ended
 
     def _held_by_guards(self) -> Decision | None:
         """What the guards want instead of a cycle; who asked for one cycle, now, is not made to wait."""
@@ -221,7 +229,7 @@ class Supervisor:
         number = self._next_number()
         goal, goal_check = self._goal(number)
         if goal is None:
-            return Halt(reason=StopReason.GOALS_DONE, why="all goals are reached")
+            return Halt(reason=StopReason.GOALS_DONE, why="all goals are reached; change their list to go on")
         if self._world.stop.requested():
             return Continue(delay=0.0, why="")  # while the goal was looked for: nothing of the cycle has begun
         began = self._world.clock.now()

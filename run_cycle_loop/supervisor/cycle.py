@@ -67,20 +67,27 @@ class CycleRun:
     def carry_out(self) -> Observed:
         """The whole line; never raises for what the cycle does."""
         report = self._check()
-        request = self._stop.requested()
-        if request is not None and request.urgency >= Urgency.NOW:
+        if interrupted := self._interrupted():
             # First: a check that was cut short by the operator has not found anything wrong.
-            verdict = Verdict(outcome=Outcome.INTERRUPTED, reason=f"{request.detail} before it was launched")
-            return Observed(report=report, verdict=verdict)
+            return Observed(report=report, verdict=interrupted)
         if not report.ok:
             return Observed(report=report, verdict=judge_skipped(report))
         return self._launch(report)
+
+    def _interrupted(self) -> Verdict | None:
+        """The verdict where the operator does not want it launched any more."""
+        request = self._stop.requested()
+        if request is None or request.urgency < Urgency.NOW:
+            return None
+        return Verdict(outcome=Outcome.INTERRUPTED, reason=f"{request.detail} before it was launched")
 
     def _check(self) -> PrerequisiteReport:
         checks = [self._goal_check] if self._goal_check else []
         checks += [check.check(self._spec, self._log) for check in self._plan.prerequisites]
         for check in checks:
-            word = "ok" if check.ok else "FAILED" if check.required else "missing (optional)"
+            word = (
+                "ok" if check.ok else "FAILED" if check.required else "warning" if check.guard else "missing (optional)"
+            )
             self._log.note(f"check {check.name}: {word}, {check.detail}")
         return PrerequisiteReport(checks=tuple(checks))
 
@@ -92,7 +99,7 @@ class CycleRun:
         try:
             result = self._plan.runner.run(self._spec, self._log, self._flight)
         except RunnerError as error:
-            return Observed(report=report, verdict=judge_error(error))
+            return Observed(report=report, verdict=self._interrupted() or judge_error(error))
         artifact = None
         if artifacts:
             artifact = artifacts.verify(mark, started_at=began, finished_at=self._clock.now())

@@ -23,5 +23,6 @@ class Plan:
     artifacts: Artifacts | None  #: None: no archive is expected
     control_dir: Path
     agent: str | None = None  #: what the cycle starts; None: a command of the operator's
+    budget: tuple[str, ...] = ()  #: the operator's limits, as they are written: for those who look
     guards: tuple[Guard, ...] = ()  #: each must allow a cycle, in this order
     tree: WorkTree | None = None  #: the one that the runner measures

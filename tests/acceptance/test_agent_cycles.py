@@ -80,9 +80,10 @@ def test_an_isolated_agent_reaches_nothing_of_the_loops_own(exposed: Place) -> N
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("script", ["kill -9 -1", "kill -9 0", "kill -9 $PPID; kill -9 1"])
-def test_an_isolated_agent_kills_nobody_but_itself(place: Place, script: str) -> None:
-    found = place.run(*hostile(place, script, isolate="bwrap"), *SWIFT, "--iterations", "2")
+def test_an_isolated_agent_kills_nobody_but_itself(place: Place) -> None:
+    found = place.run(
+        *hostile(place, "kill -9 -1; kill -9 1 $PPID; kill -9 0", isolate="bwrap"), *SWIFT, "--iterations", "2"
+    )
     assert found.returncode in {0, 1}
     assert (len(place.outcomes), place.latest["stop_reason"]) == (2, "iterations_done")
     assert "lost" not in place.outcomes
@@ -206,26 +207,26 @@ def test_whatever_a_cycle_plants_among_the_state_the_loop_neither_hangs_nor_writ
 # How a session ends
 
 
-@pytest.mark.parametrize(
-    ("ended", "status", "code", "stop"),
-    [
-        ("ok", "success", 0, "iterations_done"),
-        ("no_change", "degraded", 0, "iterations_done"),
-        ("tool_error", "failed", 1, "iterations_done"),
-        ("budget", "failed", 1, "iterations_done"),
-        ("permission_denied", "failed", 1, "iterations_done"),
-        ("timeout", "timeout", 1, "iterations_done"),
-        ("interrupted", "interrupted", 0, "iterations_done"),
-        ("rate_limited", "rate_limited", 75, "rate_limited"),
-    ],
-)
-def test_the_class_of_a_session_decides(place: Place, ended: str, status: str, code: int, stop: str) -> None:
-    steps = ({"write": "a"}, {"class": ended, "reason": "the far end said so"})
-    assert place.run(*scripted(place, *steps)).returncode == code
-    (record,) = place.records
-    assert (record["status"], record["agent_class"], record["agent"]) == (status, ended, "scripted")
-    assert place.latest["stop_reason"] == stop
-    assert ended == "ok" or "the far end said so" in record["reason"]
+CLASSES = {
+    "ok": "success",
+    "no_change": "degraded",
+    "tool_error": "failed",
+    "budget": "failed",
+    "permission_denied": "failed",
+    "timeout": "timeout",
+    "interrupted": "interrupted",
+}
+
+
+def test_the_class_of_a_session_decides(place: Place) -> None:
+    steps: list[dict[str, Any]] = []
+    for number, ended in enumerate(CLASSES, start=1):
+        steps += [{"cycle": number}, {"write": "a"}, {"class": ended, "reason": "the far end said so"}]
+    found = place.run(*scripted(place, *steps), *SWIFT, "--iterations", str(len(CLASSES)), "--breaker-guard", "off")
+    assert found.returncode == 0
+    assert [(record["agent_class"], record["status"]) for record in place.records] == list(CLASSES.items())
+    assert {record["agent"] for record in place.records} == {"scripted"}
+    assert all("the far end said so" in record["reason"] for record in place.records[1:])
 
 
 @pytest.mark.parametrize("more", [{}, {"retry_after": 3600}], ids=["auth", "auth that asks to wait"])
@@ -258,21 +259,26 @@ def test_a_flood_of_output_neither_fills_the_record_nor_hides_the_end(place: Pla
     assert (place.path / record["log_path"]).stat().st_size < 2 << 20
 
 
-@pytest.mark.parametrize(
-    "result",
-    ["not json", '{"class": "splendid"}', '{"class": ["ok"]}', "[" * 99_999, '{"class": "ok", "permanent": 1}', "\0"],
-    ids=["text", "unknown class", "no word", "deep", "no truth", "NUL"],
-)  # fmt: skip
-def test_no_result_file_breaks_the_session_and_none_is_believed_that_cannot_be_understood(
-    place: Place, result: str
-) -> None:
-    place.write("result", result)
+RESULTS = {
+    "not json": "success",
+    "\0": "success",
+    "[" * 99_999: "success",
+    '{"class": "splendid"}': "failed",
+    '{"class": ["ok"]}': "failed",
+    '{"class": "ok", "permanent": 1}': "failed",
+    '{"class": "ok", "retry_at": "9999-12-31T23:59:59-12:00"}': "failed",
+}
+
+
+def test_no_result_file_breaks_the_session_and_none_is_believed_that_cannot_be_understood(place: Place) -> None:
+    for number, result in enumerate(RESULTS, start=1):
+        place.write(f"result-{number}", result)
     line = f"sh {place.path}/agent.sh {{result_file}}"
-    options = hostile(place, 'cp $P/result "$1"')
-    found = place.run(*options, "--agent-command", line)
-    (record,) = place.records
-    assert "Traceback" not in (place.path / record["log_path"]).read_text()
-    assert (found.returncode, record["status"]) == ((1, "failed") if '"class"' in result else (0, "success"))
+    options = (*hostile(place, 'cp $P/result-$RUN_CYCLE_NUMBER "$1"'), "--agent-command", line)
+    place.run(*options, *SWIFT, "--iterations", str(len(RESULTS)), "--breaker-guard", "off")
+    assert place.outcomes == list(RESULTS.values())
+    for record in place.records:
+        assert "Traceback" not in (place.path / record["log_path"]).read_text()
 
 
 def test_an_agent_gets_none_of_what_lets_it_speak_for_the_loop(place: Place) -> None:

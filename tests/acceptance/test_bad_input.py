@@ -47,7 +47,6 @@ AGENT = ("--agent", "scripted", "--agent-script", "steps.jsonl")
 
 USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown agent": (("--agent", "claud"), "there is no agent 'claud'; did you mean 'claude'?"),
-    "an agent of no name at all": (("--agent", "zzz"), "it is one of"),
     "an agent and a command": (("--agent", "planner", "--", "true"), "contradicts"),
     "no command line for it": (("--agent", "command"), "--agent-command"),
     "an open quote": (("--agent", "command", "--agent-command", "a 'b"), "close"),
@@ -56,13 +55,10 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "steps that are missing": (("--agent", "scripted", "--agent-script", "no"), "does not exist"),
     "steps in a FIFO": (("--agent", "scripted", "--agent-script", "fifo"), "no regular file"),
     "an unknown isolation": ((*AGENT, "--isolate", "jail"), "jail"),
-    "an unknown role": ((*AGENT, "--role", "admin"), "admin"),
     "a reading planner": (("--agent", "planner", "--role", "read-only"), "--cap-writes 0"),
     "no goal file": ((*AGENT, "--goal-file", "no"), "does not exist"),
-    "a goal file that is a folder": ((*AGENT, "--goal-file", "work"), "no regular file"),
     "a goal file that is a FIFO": ((*AGENT, "--goal-file", "fifo"), "no regular file"),
     "an empty goal file": ((*AGENT, "--goal-file", "empty"), "is blank"),
-    "a blank goal file": ((*AGENT, "--goal-file", "blank"), "is blank"),
     "a goal of 200 kB": ((*AGENT, "--goal-file", "long"), "200000 bytes long"),
     "a goal with NUL": ((*AGENT, "--goal-file", "nul"), "NUL byte"),
     "a goal in Latin-1": ((*AGENT, "--goal-file", "latin"), "not valid UTF-8"),
@@ -72,9 +68,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "a negative budget": ((*AGENT, "--budget", "usd=-5/day"), "not above 0"),
     "a budget of nothing": ((*AGENT, "--budget", "usd=0/day"), "not above 0"),
     "a budget that is no number": ((*AGENT, "--budget", "usd=nan/day"), "nan"),
-    "a budget without end": ((*AGENT, "--budget", "usd=inf/day"), "inf"),
     "a budget of what": ((*AGENT, "--budget", "beer=5/day"), "beer"),
-    "a budget for how long": ((*AGENT, "--budget", "usd=5/year"), "year"),
     "half a token": ((*AGENT, "--budget", "tokens=0.5/day"), "a part of one"),
     "two budgets for one thing": ((*AGENT, "--budget", "usd=5/day", "--budget", "usd=6/day"), "limit the same"),
     "cycles for a cycle": ((*AGENT, "--budget", "cycles=5/cycle"), "always 1"),
@@ -82,18 +76,14 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "prices that are none": ((*AGENT, "--prices", "cheap"), "prices"),
     "a negative estimate": ((*AGENT, "--estimate-usd=-1"), "-1"),
     "a negative cap": ((*AGENT, "--cap-writes=-1"), "-1"),
-    "a cap that is no size": ((*AGENT, "--cap-bytes", "many"), "many"),
     "an unknown guard mode": ((*AGENT, "--write-guard", "strict"), "strict"),
     "a workdir outside": ((*AGENT, "--workdir", ".."), "lies outside of"),
-    "the root as workdir": ((*AGENT, "--workdir", "/"), "lies outside of"),
     "a workdir that leads out": ((*AGENT, "--workdir", "work/../../x"), "lies outside of"),
     "a link as workdir": ((*AGENT, "--workdir", "link"), "leads through the link"),
     "a workdir behind a link": ((*AGENT, "--workdir", "work/inner/work"), "leads through the link"),
     "a file as workdir": ((*AGENT, "--workdir", "steps.jsonl"), "is no folder"),
     "a missing workdir": ((*AGENT, "--workdir", "no"), "make the folder"),
     "the state as workdir": ((*AGENT, "--workdir", "state"), "which is the loop's own"),
-    "a folder in the logs": ((*AGENT, "--workdir", "logs/run_cycle"), "which is the loop's own"),
-    "a negative wait": ((*AGENT, "--max-limit-wait=-1"), "-1"),
 }  # fmt: skip
 
 
@@ -108,26 +98,23 @@ def test_it_is_one_sentence_and_nothing_is_touched(untouched: Place, args: tuple
     assert seen(untouched.path) == before
 
 
-@pytest.mark.parametrize("words", [("budget",), ("consent", "list"), ("breaker", "show"), ("status",), ("agents",)])
-def test_who_only_looks_gets_an_answer_beside_a_broken_settings_file(kept: Place, words: tuple[str, ...]) -> None:
+def test_who_only_looks_gets_an_answer_beside_a_broken_settings_file(kept: Place) -> None:
     kept.write("run-cycle-loop.toml", 'budget = ["usd=-5/day"]\nagent = "claud"\n')
-    found = kept(*words)
-    assert (found.returncode, "Traceback" in found.stderr) == (0, False)
-    assert "going on without that file" in found.stderr or found.stderr == ""
+    for words in (("budget",), ("consent", "list"), ("breaker", "show"), ("status",), ("agents",)):
+        found = kept(*words)
+        assert (found.returncode, "Traceback" in found.stderr) == (0, False), words
+        assert "going on without that file" in found.stderr or found.stderr == "", words
 
 
-CLIS = ("claude", "codex", "pi", "opencode", "gemini")
-
-
-@pytest.mark.parametrize("agent", CLIS)
-def test_an_agent_that_is_not_installed_is_a_check_that_fails(kept: Place, agent: str) -> None:
+def test_an_agent_that_is_not_installed_is_a_check_that_fails(kept: Place) -> None:
     """It is looked for before each cycle: it may be installed while the loop waits."""
     before = seen(kept.path / "work")
-    options = ("--agent", agent, "--workdir", "work", "--consent-guard", "off", "--isolate", "none")
-    found = kept.run(*options, PATH="/usr/bin:/bin")
-    assert (found.returncode, kept.outcomes) == (1, ["success", "prereq_failed"])
-    assert any(f"command {agent}" in check for check in kept.records[1]["failed_checks"])
-    assert "Traceback" not in found.stderr
+    for agent in ("claude", "codex", "pi", "opencode", "gemini"):
+        options = ("--agent", agent, "--workdir", "work", "--consent-guard", "off", "--max-failures", "0")
+        found = kept.run(*options, PATH="/usr/bin:/bin")
+        assert (found.returncode, kept.outcomes[-1]) == (1, "prereq_failed")
+        assert any(f"command {agent}" in check for check in kept.records[-1]["failed_checks"])
+        assert "Traceback" not in found.stderr
     assert seen(kept.path / "work") == before
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.agents import SWIFT, control, own_session, scripted, told
+from tests.acceptance.agents import SWIFT, own_session, scripted, told
 from tests.acceptance.place import HELD, Place, shell, wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -124,7 +124,6 @@ LIES = {
     "true": '{"input_tokens": true, "cost_usd": false}',
     "huge": '{"input_tokens": 99999999999999, "cost_usd": 1}',
     "too huge": '{"input_tokens": 1, "cost_usd": 1e300}',
-    "a price of nothing": FREE,
     "parts of one": '{"input_tokens": 0.5}',
     "empty": "{}",
     "a list": "[]",
@@ -134,18 +133,21 @@ LIES = {
     "not a number": '{"input_tokens": NaN}',
     "endless": '{"cost_usd": Infinity}',
     "beyond all numbers": '{"cost_usd": 1e999}',
+    "a price of nothing": FREE,
 }
 
 
-@pytest.mark.parametrize("usage", LIES.values(), ids=LIES)
-def test_an_agent_that_lies_about_its_usage_is_charged_the_estimate(place: Place, usage: str) -> None:
+def test_an_agent_that_lies_about_its_usage_is_charged_the_estimate(place: Place) -> None:
     """It leaves the control file itself, as an agent that is not isolated can: the loop believes none of this."""
-    agent = own_session(place, control(f'{{"class": "ok", "usage": {usage}}}'))
-    estimate = ("--estimate-usd", "3", "--estimate-tokens", "7000")
-    assert place.run(*agent, *estimate).returncode == 0
-    charged = place.records[0]["charged"]
-    assert (charged["usd"], "usd" in charged["estimated"]) == (3, True)
-    assert charged["tokens"] == (5000 if usage == FREE else 7000)
+    for number, usage in enumerate(LIES.values(), start=1):
+        place.write(f"lie-{number}", f'{{"class": "ok", "usage": {usage}}}')
+    session = own_session(place, 'cp "lie-$RUN_CYCLE_NUMBER" "$RUN_CYCLE_CONTROL_FILE"')
+    options = ("--estimate-usd", "3", "--estimate-tokens", "7000", "--breaker-guard", "off")
+    assert place.run(*session, *options, "--iterations", str(len(LIES))).returncode == 0
+    for name, record in zip(LIES, place.records, strict=True):
+        charged = record["charged"]
+        assert (charged["usd"], "usd" in charged["estimated"]) == (3, True), name
+        assert charged["tokens"] == (5000 if LIES[name] == FREE else 7000), name
 
 
 def test_a_command_of_the_operators_that_tells_nothing_costs_nothing(place: Place) -> None:

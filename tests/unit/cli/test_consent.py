@@ -120,7 +120,7 @@ def test_a_broken_audit_is_told_with_its_line_and_takes_nothing_more(desk: Desk)
 
 def test_a_table_fits_the_terminal(desk: Desk) -> None:
     assert "none was ever granted" in desk.say("list").output
-    desk.grant("--for-agent", "an-agent-with-quite-a-long-name")
+    desk.grant(*(word for name in ("claude", "codex", "gemini", "opencode") for word in ("--for-agent", name)))
     assert all(len(line) <= 100 for line in desk.say("list").output.splitlines())
 
 

@@ -8,7 +8,7 @@ from run_cycle_loop.guards.consent import ConsentGuard, policy_digest
 from run_cycle_loop.model.enums import GuardMode, Outcome
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.records import CheckResult, CycleSpec, timestamp
-from run_cycle_loop.policies.consent import HOW_TO_GRANT
+from run_cycle_loop.policies.consent import HOW_TO_GRANT, Consent, fold
 from run_cycle_loop.prerequisites.consent import ConsentCheck
 from run_cycle_loop.testing import NOON, FakeClock, InMemoryCycleLog, make_record, make_spec
 
@@ -32,6 +32,9 @@ class Entries:
         if self.broken:
             raise StateError("the audit is broken at line 7")
         return iter(list(self.all))
+
+    def standing(self, *, besides: str | None = None) -> Consent:
+        return fold(self.entries(), besides=besides)
 
     def grant(self, name: str = "g", **facts: Any) -> None:
         until = timestamp(self._clock.now() + timedelta(hours=8))

@@ -42,8 +42,8 @@ def test_the_environment_file_decides_nothing_and_names_real_variables() -> None
 def test_every_exit_code_of_ours_that_means_stay_down_stays_down() -> None:
     unit = render_unit()
     assert values(unit, "Restart") == ["always"]
-    assert values(unit, "RestartPreventExitStatus") == ["2 10 11 12"]
-    assert values(unit, "SuccessExitStatus") == ["10 12"]
+    assert values(unit, "RestartPreventExitStatus") == ["2 10 11 12 13"]
+    assert values(unit, "SuccessExitStatus") == ["10 12 13"]
     assert values(unit, "StartLimitIntervalSec") == ["0"]
 
 

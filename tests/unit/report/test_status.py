@@ -92,7 +92,7 @@ def test_a_backoff(look: Look, snapshot: LoopSnapshot) -> None:
 
 def test_a_supervisor_that_died_in_a_cycle_is_not_running(look: Look, running: LoopSnapshot) -> None:
     found = look(running, alive=False)
-    assert first_line(found) == "* not running (died while running cycle 7)"
+    assert first_line(found) == "* not running (died while running cycle 7); start it again, it mends what is left"
     assert found.died
     assert found.cycle_seconds is None
     assert "pid 4242" not in shown(found)
@@ -100,7 +100,7 @@ def test_a_supervisor_that_died_in_a_cycle_is_not_running(look: Look, running: L
 
 def test_a_supervisor_that_died_while_waiting_has_no_next_cycle(look: Look, snapshot: LoopSnapshot) -> None:
     found = look(snapshot, alive=False)
-    assert first_line(found) == "* not running (died while waiting)"
+    assert first_line(found) == "* not running (died while waiting); start it again, it mends what is left"
     assert found.next_run_in is None
 
 

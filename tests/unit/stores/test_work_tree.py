@@ -517,3 +517,26 @@ def test_an_empty_folder_that_became_a_link_comes_back(tmp_path: Path) -> None:
     assert "something else has the name" in verdict.finding.detail
     assert (tmp_path / "tree").is_dir()
     assert not (tmp_path / "tree").is_symlink()
+
+
+def test_a_mark_gives_up_where_the_cycle_is_not_wanted_any_more_and_the_next_one_is_whole(root: Path) -> None:
+    before = seen(root)
+    signs = [False, False, True]
+    tree = guarded(root, beat=lambda: signs.pop(0) if signs else False)
+    with pytest.raises(RunnerError, match="is not wanted any more"):
+        tree.mark(make_spec())
+    assert not (root.parent / "state" / "baseline" / "pending.json").exists()
+    assert after(root, lambda root: (root / "readme").write_text("other"), tree).quarantine is not None
+    assert seen(root) == before
+
+
+def test_what_is_put_back_is_put_back_to_its_end_whatever_is_wanted(root: Path) -> None:
+    before, wanted = seen(root), [False]
+    tree = guarded(root, beat=lambda: wanted[0])
+
+    def disturb(root: Path) -> None:
+        shutil.rmtree(root / "docs")
+        wanted[0] = True
+
+    assert after(root, disturb, tree).quarantine is not None
+    assert seen(root) == before

@@ -360,6 +360,20 @@ def test_an_urgent_stop_during_the_checks_launches_nothing_and_is_no_failure_of_
     assert (record.status, record.reason) == (Outcome.INTERRUPTED, "stopped by SIGTERM before it was launched")
 
 
+@pytest.mark.parametrize("urgency", [Urgency.NOW, Urgency.KILL])
+def test_a_cycle_that_could_not_start_because_of_an_urgent_stop_is_no_failure(
+    world: FakeWorld, urgency: Urgency
+) -> None:
+    def given_up(_spec: CycleSpec) -> RunResult:
+        world.stop.ask(urgency)
+        raise RunnerError("the workdir was not taken to its end")
+
+    world.run(given_up, rules=endless())
+    record = world.history.last()
+    assert record is not None
+    assert (record.status, record.reason) == (Outcome.INTERRUPTED, "stopped by SIGTERM before it was launched")
+
+
 @pytest.mark.parametrize("urgency", Urgency)
 def test_a_stop_while_the_goal_is_looked_for_begins_no_cycle(world: FakeWorld, urgency: Urgency) -> None:
     def goal() -> str:

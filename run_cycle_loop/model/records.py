@@ -16,6 +16,7 @@ from run_cycle_loop.model.findings import TreeVerdict
 from run_cycle_loop.model.flat import flat
 
 SCHEMA_VERSION = 1
+_LONGEST_SUMMARY = 300  #: characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +162,13 @@ class CycleRecord:
     quarantine: str | None = None  #: where what was written over the cap is parked
     charged: Mapping[str, Any] | None = None  #: what the budgets were charged: usd, tokens, seconds, estimated
     supervisor: SupervisorIdentity | None = None
+
+    @property
+    def summary(self) -> str | None:
+        """What its agent says it did: the first line of it; an agent's word, not an observation."""
+        said = (self.control or {}).get("summary")
+        lines = said.strip().splitlines() if isinstance(said, str) else []
+        return lines[0][:_LONGEST_SUMMARY] if lines else None
 
     @property
     def charged_usd(self) -> float:

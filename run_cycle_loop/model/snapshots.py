@@ -124,6 +124,7 @@ class LoopSnapshot:
                 "duration_seconds": record.duration_seconds,
                 "log_path": record.log_path,
                 "agent": record.agent,
+                "summary": record.summary,
                 "advice": record.advice,
                 "guards": list(record.guards),
             },

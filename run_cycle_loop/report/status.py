@@ -249,6 +249,8 @@ def _last_cycle(last: Mapping[str, Any], now: datetime) -> Iterator[Row]:
         yield "", str(last["reason"]), None
     if last.get("log_path"):
         yield "", str(last["log_path"]), None
+    if last.get("summary"):
+        yield "it says", str(last["summary"]), None
     if last.get("advice"):
         yield "to do", str(last["advice"]), "yellow"
     yield from _findings(last.get("guards"), str(last.get("reason")))

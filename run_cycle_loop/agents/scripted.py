@@ -160,9 +160,9 @@ def _retry_at(told: Mapping[str, Any], at: datetime) -> datetime | None:
         return at + timedelta(seconds=min(seconds, _LONGEST_WAIT))
     try:
         moment = datetime.fromisoformat(text_at(told, "retry_at"))
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else None
 
 
 def _tell(event: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ class ConsentGuard:
         self._is_needed = is_needed
         self._policy = policy_digest(policy)
         self._noted: tuple[str, str] | None = None  #: the cycle that was begun, and its grant
+        self._tried: str | None = None  #: the cycle whose end was written last; whether that was confirmed or not
 
     def admit(self, _now: datetime) -> None:
         """Nothing to wait for: consent does not come by itself."""
@@ -85,7 +86,9 @@ class ConsentGuard:
         if not self._is_needed(spec) or (grant is None and not launched):
             return Settled()
         try:
-            self._chain.append(Event.CYCLE_FINISHED, _end(spec, record, grant, launched=launched))
+            if self._tried != spec.cycle_id or not self._has_ended(spec):
+                self._tried = spec.cycle_id
+                self._chain.append(Event.CYCLE_FINISHED, _end(spec, record, grant, launched=launched))
         except StateError as error:
             if self._mode is GuardMode.ENFORCE and self._is_whole():
                 raise
@@ -94,6 +97,13 @@ class ConsentGuard:
         if grant is None:
             return self._finding(f"{spec.agent or 'the agent'} ran without consent; {consent.HOW_TO_GRANT}")
         return Settled()
+
+    def _has_ended(self, spec: CycleSpec) -> bool:
+        """Whether an attempt that could not be confirmed has left the end there all the same."""
+        return any(
+            entry.get("event") == Event.CYCLE_FINISHED and entry.get("cycle_id") == spec.cycle_id
+            for entry in self._chain.entries()
+        )
 
     def _is_whole(self) -> bool:
         try:

@@ -28,7 +28,7 @@ def own_session(place: Place, script: str, *, agent: str = "command", consent: s
     """The options for an agent whose whole session is this shell script: quick, and with nothing of ours around it."""
     path = place.write("scripts/run_cycle.sh", f"#!/bin/sh\nP={place.path}\n{script}\n")
     path.chmod(0o755)
-    told = ("--agent-script", "scripts/run_cycle.sh") if agent == "scripted" else ("--agent-command", "own")
+    told = ("--agent-script", "scripts/run_cycle.sh") if agent == "scripted" else ("--agent-command", "true")
     return ("--agent", agent, *told, "--archive-glob", "off", "--isolate", "none", "--consent-guard", consent)
 
 

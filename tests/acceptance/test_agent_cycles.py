@@ -178,9 +178,6 @@ def test_a_bare_agent_that_kills_its_supervisor_is_lost_put_back_and_paid_for(pl
 
 PLANTED = [
     ("run_cycle_history.jsonl", "a link"),
-    ("run_cycle_history.jsonl", "a FIFO"),
-    ("run_cycle.lock", "a link"),
-    ("run_cycle_in_flight.json", "a link"),
     ("run_cycle_in_flight.json", "a FIFO"),
     ("control", "a link"),
     ("budget_ledger.jsonl", "a link"),

@@ -144,13 +144,12 @@ def test_a_schema_that_is_none_ends_the_loop_with_its_reason(kept: Place) -> Non
     assert "schema" in kept.records[1]["reason"]
 
 
-def test_an_agents_command_that_is_not_there_ends_the_loop_at_once(kept: Place) -> None:
-    options = ("--agent", "command", "--agent-command", "no-such-tool-anywhere", "--consent-guard", "off")
-    found = kept.run(*options, "--isolate", "none", "--continuous")
-    assert (found.returncode, kept.outcomes) == (11, ["success", "failed"])
-    assert kept.records[1]["permanent"] is True
-    assert "no-such-tool-anywhere" in kept.records[1]["reason"]
-    assert "Traceback" not in (kept.path / kept.records[1]["log_path"]).read_text()
+def test_an_agents_command_that_is_not_there_is_a_check_that_fails(kept: Place) -> None:
+    options = ("--agent", "command", "--agent-command", "no-such-tool-anywhere {prompt_file}", "--consent-guard", "off")
+    found = kept.run(*options, "--isolate", "none", "--continuous", "--max-failures", "1")
+    assert (found.returncode, kept.outcomes) == (11, ["success", "prereq_failed"])
+    assert "'no-such-tool-anywhere' is not on PATH" in kept.records[1]["reason"]
+    assert "Traceback" not in found.stderr
 
 
 def test_a_tampered_audit_or_a_grant_that_is_over_loses_nothing_of_the_state(kept: Place) -> None:

@@ -139,6 +139,13 @@ def test_no_limit_is_waited_for_longer_than_the_operator_wants(place: Place, at:
         assert (found.returncode, record["status"]) == (1, "failed")
 
 
+def test_steps_with_a_moment_beyond_all_time_are_a_limit_without_an_end(place: Place) -> None:
+    step = LIMITED | {"retry_at": "9999-12-31T23:59:59-12:00"}
+    assert place.run(*scripted(place, step)).returncode == 75
+    assert round(left(place.records[0])) == 60
+    assert "Traceback" not in (place.path / place.records[0]["log_path"]).read_text()
+
+
 def each_in_turn(place: Place, *payloads: str) -> list[str]:
     """A cycle that leaves the first payload in the first cycle, the second in the second, and so on."""
     for number, payload in enumerate(payloads, start=1):

@@ -8,18 +8,18 @@ from run_cycle_loop.config.settings import OPTIONS
 from run_cycle_loop.config.sources import resolve
 from run_cycle_loop.model.errors import ConfigError
 
-DURATIONS = [
-    name
-    for name in OPTIONS
-    if name in {"sleep", "timeout", "grace", "idle_timeout", "backoff_initial", "max_backoff", "prereq_timeout"}
-]
+DURATIONS = ["sleep", "timeout", "grace", "idle_timeout", "backoff_initial", "max_backoff", "prereq_timeout"]
+DURATIONS += ["goal_timeout", "git_timeout", "git_fetch_age", "storm_seconds", "limit_margin", "max_limit_wait"]
 COUNTS = ["iterations", "max_failures", "cap_writes", "stale_after", "keep_logs", "metrics_port"]
-SIZES = ["max_log_bytes", "min_free_disk", "min_free_memory"]
+COUNTS += ["goal_seed", "no_progress", "storm_cycles", "estimate_tokens"]
+SIZES = ["max_log_bytes", "min_free_disk", "min_free_memory", "cap_bytes"]
 NUMBERS = ["backoff_factor", "backoff_jitter"]
 PATHS = ["goal_file", "cycle_script", "prereq_script", "stop_file", "sandbox_dir", "state_dir", "log_dir"]
-PATHS += ["history_path", "metrics_textfile", "config"]
-TEXTS = ["mode", "while_", "archive_glob"]
-SWITCHES = ["continuous", "sandbox_reset", "metrics_stdout", "dry_run"]
+PATHS += ["history_path", "metrics_textfile", "config", "workdir", "agent_script", "agent_schema", "goals"]
+TEXTS = ["mode", "while_", "archive_glob", "agent", "model"]
+SWITCHES = ["continuous", "sandbox_reset", "metrics_stdout", "dry_run", "assume_yes"]
+CHOICES = ["role", "isolate", "goal_order", "write_guard", "consent_guard", "git_check", "git_update", "breaker_guard"]
+CHOICES += ["on_budget", "budget_guard"]
 
 NO_NUMBER = ["nan", "-nan", "inf", "-inf", "-1", "-0.5", "1e308", "1e400", "$(reboot)", "5\n5", "9" * 5000, "1" * 10**6]
 NO_NUMBER += ["0x10", "\udcff", "\0", "5,5", "1_000", "\u0665", "\uff15"]
@@ -43,7 +43,19 @@ HOSTILE = (
     + [("max_log_bytes", "1023"), ("env_allow", "A=B"), ("env_allow", "A\nB"), ("secret_env", "A\0")]
     + [("require_module", "os; import evil"), ("optional_module", "a..b"), ("require_command", "g\nit")]
     + [("require_writable", "a\0b"), ("optional_command", "x" * 5000)]
+    + [(name, bad) for name in CHOICES for bad in ["", "maybe", "Enforce!", "a\nb", "\x1b[31m", "\udcff", "x" * 5000]]
+    + [("estimate_usd", bad) for bad in [*NO_NUMBER, "1000001", "off"]]
+    + [("goal_timeout", "0"), ("git_timeout", "0"), ("max_limit_wait", "0"), ("agent", ""), ("workdir", "")]
+    + [("budget", bad) for bad in ["usd", "usd=/day", "usd=0/day", "usd=1e400/day", "usd=nan/day", "usd=-1/day"]]
+    + [("budget", bad) for bad in ["usd=1/year", "cycles=1.5/day", "eur=1/day", "usd=\uff11/day", "x" * 5000, "a\0b"]]
+    + [("spend_rate", bad) for bad in ["10", "10usd", "0usd/1m", "10usd/0", "nanusd/1m", "10usd/-1m", "x" * 5000]]
+    + [("prices", bad) for bad in ["input=1", "input=1,output=nan", "input=-1,output=1", "a=1", "x" * 5000]]
+    + [("prices", "input=1,output=1,input=2"), ("prices", "input=1e400,output=1")]
 )
+#: Settings whose value is never repeated.
+PRIVATE = [
+    (name, bad) for name in ("agent_command", "agent_args", "goal_command") for bad in ["a\0b", "a\nb", "x" * 5000]
+]
 
 
 @pytest.mark.parametrize(("name", "bad"), HOSTILE, ids=[f"{name}-{number}" for number, (name, _) in enumerate(HOSTILE)])
@@ -60,6 +72,14 @@ def test_it_is_refused_from_flag_and_variable_alike(name: str, bad: str, tmp_pat
     assert len(sentence) < 300
     assert sentence.isprintable()
     assert any(mark in sentence for mark in ("; ", ": write", "must be between")), "no next step"
+
+
+@pytest.mark.parametrize(("name", "bad"), PRIVATE, ids=[f"{name}-{number}" for number, (name, _) in enumerate(PRIVATE)])
+def test_what_may_hold_a_secret_is_refused_unseen(name: str, bad: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({}, {OPTIONS[name].variable: bad}, tmp_path)
+    assert str(caught.value).startswith(f"{OPTIONS[name].variable}: the value ")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class Entries:
 
     def __init__(self, clock: FakeClock) -> None:
         self.all: list[Mapping[str, Any]] = []
-        self.broken = self.full = False
+        self.broken = self.full = self.unsure = False
         self._clock = clock
 
     def append(self, event: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -26,6 +26,8 @@ class Entries:
             raise StateError("the audit cannot be written")
         entry = {"event": event, "timestamp": timestamp(self._clock.now()), **facts}
         self.all.append(entry)
+        if self.unsure:
+            raise StateError("the head cannot be written")
         return entry
 
     def entries(self) -> Iterator[Mapping[str, Any]]:
@@ -229,3 +231,15 @@ def test_nothing_is_waited_for() -> None:
 def test_the_digest_of_a_policy_does_not_depend_on_its_order() -> None:
     assert policy_digest({"a": 1, "b": [2]}) == policy_digest({"b": [2], "a": 1})
     assert policy_digest({"a": 1}) != policy_digest({"a": 2})
+
+
+def test_an_end_that_stands_there_though_it_was_not_confirmed_is_not_written_twice() -> None:
+    night = Night()
+    night.chain.grant()
+    spec = night.guard.begin(agent(cycle_id="c"))
+    night.chain.unsure = True
+    with pytest.raises(StateError):
+        night.guard.settle(spec, make_record(cycle_id="c"), launched=True)
+    night.chain.unsure = False
+    assert night.guard.settle(spec, make_record(cycle_id="c"), launched=True).findings == ()
+    assert night.chain.events == ["grant", "cycle", "cycle_finished"]

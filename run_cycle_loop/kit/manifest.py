@@ -86,7 +86,7 @@ class Changes:
 
 
 def is_in_git(path: str) -> bool:
-    """Whether a path lies below the tree's own ``.git``: a commit is one act, however many files git keeps of it."""
+    """Whether a path lies below the tree's own ``.git``: all of it counts as one file, as a commit is one act."""
     return path.startswith(".git/")
 
 
@@ -105,12 +105,13 @@ def compare(before: Manifest, after: Manifest, *, also: Collection[str] = ()) ->
         weight += entry.weight
     now = after.entries
     deleted = [path for path, _ in before.files() if path not in now or now[path].is_folder]
+    all_paths = (*created, *changed, *deleted)
+    own = sum(not is_in_git(path) for path in all_paths)
     return Changes(
         created=tuple(created),
         changed=tuple(changed),
         deleted=tuple(deleted),
-        files=sum(not is_in_git(path) for paths in (created, changed, deleted) for path in paths)
-        - _renamed(before, after, created, deleted),
+        files=own + (own < len(all_paths)) - _renamed(before, after, created, deleted),
         bytes=weight,
     )
 

@@ -258,7 +258,9 @@ def test_extended_attributes_come_back(root: Path) -> None:
         (lambda root: os.link(root / "docs" / "page", root / "third"), 2),
         (lambda root: os.mkfifo(root / "pipe"), 1),
         (lambda root: (root / "l").symlink_to("/etc"), 1),
-        (lambda root: (root / ".git" / "new").touch(), 0),
+        (lambda root: (root / ".git" / "new").touch(), 1),
+        (lambda root: [(root / ".git" / str(number)).touch() for number in range(9)], 1),
+        (lambda root: shutil.rmtree(root / ".git"), 1),
         (lambda _: None, 0),
     ],
 )
@@ -274,7 +276,7 @@ def test_bytes_count_below_git_too_and_by_what_they_claim(root: Path) -> None:
             file.truncate(1 << 20)
 
     verdict = after(root, act, guarded(root, caps=Caps(bytes=1 << 31)))
-    assert (verdict.files, verdict.bytes) == (1, (1 << 30) + (1 << 20))
+    assert (verdict.files, verdict.bytes) == (2, (1 << 30) + (1 << 20))
 
 
 def test_what_is_excluded_is_no_part_of_the_tree(root: Path) -> None:

@@ -178,8 +178,7 @@ class Restoration:
         if was.signature == now.signature and path not in self._suspects:
             return True
         if self._is_content_of(descent, folder, name, was, now):
-            self._expected[path] = now
-            self._suspects.discard(path)
+            self._note_restored(path, was, now)  # its other names may still be missing
             return True
         return False
 

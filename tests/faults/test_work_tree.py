@@ -24,7 +24,14 @@ TOUCHING = (
 _CALL = re.compile(r"^(\w+)\((.*)$")
 MARK = "tree.mark(spec)"
 RECOVER = "say(tree.recover())"
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+PACKAGE = Path(__file__).resolve().parents[2] / "run_cycle_loop"
+
+
+def as_nobody(home: Path) -> tuple[str, ...]:
+    """What runs a command as a user without rights, who need not be able to read the checkout."""
+    shutil.copytree(PACKAGE, home / "lib" / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    told = ("env", f"PYTHONPATH={home / 'lib'}")
+    return (*told, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def make_tree(root: Path) -> None:
@@ -155,13 +162,14 @@ def test_who_is_not_root_puts_back_what_was_barred(tmp_path: Path) -> None:
     make_tree(root)
     (root / "docs" / "private").mkdir(mode=0)
     (root / "docs" / "page").chmod(0)
+    nobody = as_nobody(tmp_path / "home")
     given_away(tmp_path / "home")
     before, state = seen(root), tmp_path / "home" / "state"
     bar = "os.chmod(root/'docs'/'deep'/'tool', 0o700); (root/'new').mkdir(); (root/'new'/'x').touch(); " + "; ".join(
         f"os.chmod(root/{name!r}, 0)" for name in ("new", "docs/deep", "docs", "")
     )
     text = f"{MARK}\n{bar}\nsay(tree.settle(spec))"
-    assert said([*NOBODY, *program(root, state, text)]).endswith("the tree is as it was")
+    assert said([*nobody, *program(root, state, text)]).endswith("the tree is as it was")
     assert seen(root) == before
     assert (state / "quarantine" / "cycle-1" / "tree" / "new" / "x").exists()
 
@@ -170,9 +178,10 @@ def test_who_is_not_root_puts_back_what_was_barred(tmp_path: Path) -> None:
 def test_who_is_not_root_leaves_within_the_caps_what_was_barred_as_it_is(tmp_path: Path) -> None:
     root = tmp_path / "home" / "tree"
     make_tree(root)
+    nobody = as_nobody(tmp_path / "home")
     given_away(tmp_path / "home")
     text = f"tree._caps = Caps()\n{MARK}\nos.chmod(root/'docs', 0); os.chmod(root, 0)\nsay(tree.settle(spec))"
-    assert said([*NOBODY, *program(root, tmp_path / "home" / "state", text)]) == "None"
+    assert said([*nobody, *program(root, tmp_path / "home" / "state", text)]) == "None"
     assert (root.stat().st_mode & 0o777, (root / "docs").stat().st_mode & 0o777) == (0, 0)
 
 
@@ -181,10 +190,11 @@ def test_who_is_not_root_empties_a_sandbox_that_was_barred(tmp_path: Path) -> No
     sandbox = tmp_path / "home" / "sandbox"
     (sandbox / "a" / "b" / "c").mkdir(parents=True)
     (sandbox / "a" / "b" / "file").touch()
+    nobody = as_nobody(tmp_path / "home")
     given_away(tmp_path / "home")
     for folder in ("a/b/c", "a/b", "a", "."):
         (sandbox / folder).chmod(0)
-    assert said([*NOBODY, *program(sandbox, sandbox, "sandbox.reset(root)")]) == ""
+    assert said([*nobody, *program(sandbox, sandbox, "sandbox.reset(root)")]) == ""
     assert list(sandbox.iterdir()) == []
 
 

@@ -199,7 +199,11 @@ def test_what_it_is_allowed_comes_from_the_loop(cycle: Cycle) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_agent_and_its_usage_is_told(cycle: Cycle, number: signal.Signals) -> None:
-    process = cycle.start(**cycle.script({"usage": USED}, {"print": "up\n"}, {"child": 600}, {"wait": 600}))
+    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may have it ignored, and that is handed on
+    try:
+        process = cycle.start(**cycle.script({"usage": USED}, {"print": "up\n"}, {"child": 600}, {"wait": 600}))
+    finally:
+        signal.signal(number, before)
     assert process.stdout is not None
     while "up" not in process.stdout.readline():
         assert process.poll() is None

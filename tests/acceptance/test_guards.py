@@ -260,7 +260,7 @@ def test_a_commit_is_one_act_and_what_it_weighs_counts(place: Place, checkout: P
     who = "git -c user.name=a -c user.email=a@b -c commit.gpgsign=false"
     script = f"cd tree; date > new; {who} add -A; {who} commit -qm more"
     assert place.run(*GUARDED, "--", *shell(script)).returncode == 0
-    assert place.records[0]["files_changed"] == 1
+    assert place.records[0]["files_changed"] == 2  # the new file, and the commit
     before = seen(checkout)
     heavy = "mkdir -p tree/.git/lfs; truncate -s 1G tree/.git/lfs/object; sleep 600"
     assert place.run(*GUARDED, "--", *shell(heavy)).returncode == 1

@@ -25,7 +25,6 @@ _SIGN_IN = "run `pi` and give it `/login`, or set the key of its model provider"
 _SETTINGS = 1 << 20  #: bytes of a settings file
 _FOLDER = "PI_CODING_AGENT_DIR"
 _READING_TOOLS = "read,grep,find,ls"
-_NO_RETRIES = {"enabled": False, "provider": {"maxRetries": 0}}
 _KEYS = (
     *("ANTHROPIC_API_KEY", "ANTHROPIC_OAUTH_TOKEN", "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "DEEPSEEK_API_KEY"),
     *("GEMINI_API_KEY", "GROQ_API_KEY", "CEREBRAS_API_KEY", "XAI_API_KEY", "FIREWORKS_API_KEY", "OPENROUTER_API_KEY"),

@@ -16,7 +16,6 @@ MAX_ENTRIES = 200_000
 _LONGEST_PATH = 64 << 10  #: characters; what lies deeper is not walked
 _MOST_TEXT = 64 << 20  #: characters of all paths together: what a manifest may cost in memory
 _GLANCE = 32  #: entries between two looks at the clock
-_GIT = ".git"
 
 
 class Entry(NamedTuple):

@@ -250,3 +250,20 @@ def test_a_lost_cycle_tells_what_it_did_to_its_tree() -> None:
     lost = next(iter(world.history.records()))
     assert (lost.status, lost.agent, lost.files_changed) == (Outcome.LOST, "codex", 9)
     assert "9 files, put back" in lost.reason
+
+
+@pytest.mark.parametrize(("instead", "asked"), [(None, 60.0), (StopReason.BUDGET_SPENT, 600.0)])
+def test_a_trigger_ends_a_wait_that_is_only_a_pace_and_no_other(
+    world: FakeWorld, instead: StopReason | None, asked: float
+) -> None:
+    wait = Continue(delay=0, why="not yet", until=NOON + timedelta(minutes=10), instead=instead)
+    world.stop.after(60, world.stop.trigger)
+    began = world.clock.monotonic()
+    starts: list[float] = []
+
+    def step(_spec: CycleSpec) -> RunResult:
+        starts.append(world.clock.monotonic() - began)
+        return OK
+
+    world.run(step, OK, guards=(ScriptedGuard(wait, wait),), rules=Rules(iterations=2, sleep=0))
+    assert starts == [asked]

@@ -1,4 +1,6 @@
-"""Which tests run: those that need root and Debian packages only with ``scripts/test --all``, and then all of them."""
+"""Which tests run: those that need root, Debian packages or a cluster only where ``scripts/test`` is told to run them
+(``--all``, ``--cluster``), and then all of them.
+"""
 
 import os
 import signal
@@ -8,8 +10,14 @@ import pytest
 
 from run_cycle_loop.controls.signals import HANDLED, SignalInbox
 
-GATED = ("root", "systemd", "agents")
-EVERYTHING = os.environ.get("RUN_CYCLE_TEST_ALL") == "1"
+GATED = ("root", "systemd", "agents", "cluster")
+#: By switch: its variable, and the marks that it lets in. The first switch that is on counts.
+SWITCHES = {
+    "--all": ("RUN_CYCLE_TEST_ALL", GATED),
+    "--cluster": ("RUN_CYCLE_TEST_CLUSTER", ("cluster",)),
+}
+SWITCH = next((switch for switch, (name, _) in SWITCHES.items() if os.environ.get(name) == "1"), None)
+LET_IN = SWITCHES[SWITCH][1] if SWITCH else ()
 _left_out = pytest.StashKey[int]()
 
 
@@ -17,28 +25,33 @@ def _is_gated(item: pytest.Item) -> bool:
     return any(item.get_closest_marker(name) is not None for name in GATED)
 
 
+def _is_left_out(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) is not None for name in GATED if name not in LET_IN)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    gated = [] if EVERYTHING else [item for item in items if _is_gated(item)]
-    if gated:
-        config.hook.pytest_deselected(items=gated)
-        items[:] = [item for item in items if not _is_gated(item)]
-    config.stash[_left_out] = len(gated)
+    left_out = [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _is_left_out(item)]
+    config.stash[_left_out] = len(left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     count = config.stash.get(_left_out, 0)
     if count:
         terminalreporter.write_line(
-            f"left out, marked {' or '.join(GATED)}: {count} (./scripts/test --all, as root, runs them)"
+            f"left out, marked {' or '.join(name for name in GATED if name not in LET_IN)}: {count} "
+            "(./scripts/test --all, as root, runs them)"
         )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if EVERYTHING and report.skipped and not hasattr(report, "wasxfail") and _is_gated(item):
+    if SWITCH and report.skipped and not hasattr(report, "wasxfail") and _is_gated(item):
         report.outcome = "failed"
-        report.longrepr = f"skipped, which --all does not allow: {_reason(report)}"
+        report.longrepr = f"skipped, which {SWITCH} does not allow: {_reason(report)}"
     return report
 
 
@@ -46,9 +59,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """A module that skips itself would hide its marks, so that it may not do so either."""
     report = yield
-    if EVERYTHING and report.skipped:
+    if SWITCH and report.skipped:
         report.outcome = "failed"
-        report.longrepr = f"skipped while collecting, which --all does not allow: {_reason(report)}"
+        report.longrepr = f"skipped while collecting, which {SWITCH} does not allow: {_reason(report)}"
     return report
 
 

@@ -1,0 +1,11 @@
+// A whole kube-apiserver, built from the published modules of one release, for the tests in this folder.
+package main
+
+import (
+	"os"
+
+	"k8s.io/component-base/cli"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+)
+
+func main() { os.Exit(cli.Run(app.NewAPIServerCommand())) }

@@ -16,7 +16,7 @@ from run_cycle_loop.goals.single import SingleGoal
 from run_cycle_loop.model.breakers import BreakerMarks
 from run_cycle_loop.model.decisions import Decision, StopRequest
 from run_cycle_loop.model.enums import Ending, GuardMode, LoopState, Outcome, StopReason, Urgency
-from run_cycle_loop.model.errors import RunnerError, StateError
+from run_cycle_loop.model.errors import AlreadyRunning, RunnerError, StateError
 from run_cycle_loop.model.findings import GuardFinding, TreeVerdict
 from run_cycle_loop.model.ports import History, InFlight, OutputLog, Settled, Waited
 from run_cycle_loop.model.records import (
@@ -29,10 +29,12 @@ from run_cycle_loop.model.records import (
     SupervisorIdentity,
     timestamp,
 )
+from run_cycle_loop.model.runs import AttemptRecord, RunEvent, RunKind, RunRecord
 from run_cycle_loop.model.snapshots import LoopSnapshot
 from run_cycle_loop.model.spending import Account, EntryKind, LedgerEntry, LedgerState, Unit
 from run_cycle_loop.policies.backoff import Backoff
 from run_cycle_loop.policies.continuation import Rules
+from run_cycle_loop.stores.runs import changed_meanwhile, refuse_taken
 from run_cycle_loop.supervisor.board import Board
 from run_cycle_loop.supervisor.controller import Finish, Supervisor, World
 from run_cycle_loop.supervisor.plan import Plan
@@ -681,3 +683,109 @@ class ScriptedWorkTree:
     def recover(self) -> TreeVerdict | None:
         """The verdict on a cycle that was never settled."""
         return None if self._pending is None else self.settle(make_spec(cycle_id=self._pending))
+
+
+class InMemoryRuns(_Refusals):
+    """A run store that lives as long as the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: dict[str, RunRecord] = {}
+        self._attempts: dict[str, dict[str, AttemptRecord]] = {}
+        self._events: dict[str, list[RunEvent]] = {}
+
+    def create(self, run: RunRecord, events: Iterable[RunEvent] = ()) -> RunRecord:
+        """Add a run.
+
+        Raises:
+            ConfigError: its name or its key is taken.
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the run store")
+        refuse_taken(run, self.find(run.kind, run.namespace, name=run.name))
+        if run.idempotency_key:
+            refuse_taken(run, self.find(run.kind, run.namespace, key=run.idempotency_key))
+        self._runs[run.uid] = replace(run, version=1)
+        self._attempts[run.uid], self._events[run.uid] = {}, []
+        self._add_events(run, events)
+        return self._runs[run.uid]
+
+    def find(self, kind: RunKind, namespace: str, *, name: str = "", key: str = "") -> RunRecord | None:
+        """The run of that name, or with that idempotency key."""
+        wanted = (kind, namespace, name or key)
+        every = self._runs.values()
+        return next((one for one in every if (one.kind, one.namespace, self._word(one, name)) == wanted), None)
+
+    def _word(self, run: RunRecord, name: str) -> str | None:
+        return run.name if name else run.idempotency_key or None
+
+    def runs(self, kind: RunKind, *, unfinished: bool = False) -> Iterator[RunRecord]:
+        """All runs of a kind, newest first; or only those that are not over."""
+        every = reversed(list(self._runs.values()))
+        return (one for one in every if one.kind is kind and not (unfinished and one.is_final))
+
+    def change(
+        self, run: RunRecord, *, attempts: Iterable[AttemptRecord] = (), events: Iterable[RunEvent] = ()
+    ) -> RunRecord:
+        """Store what changed.
+
+        Raises:
+            AlreadyRunning: somebody else has changed it since.
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the run store")
+        known = self._runs.get(run.uid)
+        if known is None or known.version != run.version:
+            raise AlreadyRunning(changed_meanwhile(run))
+        self._runs[run.uid] = replace(
+            known,
+            phase=run.phase,
+            is_final=run.is_final,
+            status=run.status,
+            owner=run.owner,
+            updated_at=run.updated_at,
+            version=run.version + 1,
+        )
+        self._attempts[run.uid] |= {one.name: one for one in attempts}
+        self._add_events(run, events)
+        return self._runs[run.uid]
+
+    def ask_cancel(self, run: RunRecord, reason: str, event: RunEvent) -> RunRecord:
+        """Note that it is to be cancelled; the first reason stands.
+
+        Raises:
+            StateError: it was told to refuse.
+        """
+        self._may_fail("the run store")
+        known = self._runs[run.uid]
+        if not known.cancel_reason and not known.is_final:
+            self._runs[run.uid] = replace(known, cancel_reason=reason)
+            self._add_events(run, (event,))
+        return self._runs[run.uid]
+
+    def attempts(self, run: RunRecord) -> tuple[AttemptRecord, ...]:
+        """Its attempts, in the order in which they were added."""
+        return tuple(self._attempts.get(run.uid, {}).values())
+
+    def events(self, run: RunRecord, *, after: int = 0) -> tuple[RunEvent, ...]:
+        """Its events, oldest first."""
+        return tuple(self._events.get(run.uid, [])[after:])
+
+    def _add_events(self, run: RunRecord, events: Iterable[RunEvent]) -> None:
+        kept = self._events[run.uid]
+        for event in events:
+            kept.append(replace(event, seq=len(kept) + 1))
+
+
+def make_run(name: str = "demo", **changes: Any) -> RunRecord:
+    """A run that was just created, with these changes."""
+    known: dict[str, Any] = {
+        "namespace": "agents",
+        "name": name,
+        "uid": f"uid-{name}",
+        "manifest": {"kind": "AgentRun", "metadata": {"name": name}},
+        "profile": "guide",
+        "created_at": timestamp(NOON),
+        "updated_at": timestamp(NOON),
+    }
+    return RunRecord(**known | changes)

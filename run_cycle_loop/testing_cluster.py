@@ -514,7 +514,7 @@ class InMemoryCluster:
     def _let_pass(self, until: float) -> bool:
         """Wait until then, or until something has happened on the way; False where time did not pass."""
         began = self.clock.monotonic()
-        self._pass_time(min([until, *(moment for moment, _ in self._due)]) - began)
+        self._pass_time(max(0.0, min([until, *(moment for moment, _ in self._due)]) - began))
         self._catch_up()
         return self.clock.monotonic() > began
 

@@ -41,6 +41,7 @@ def plan_for(settings: Settings, around: Surroundings) -> Plan:
     Raises:
         ConfigError: a value cannot be used.
     """
+    _check_runs(settings)
     agent = agent_of(settings, around.environ)
     tree = work_tree(settings, agent, cap=cap_writes(settings, agent), around=around)
     runner = _runner(settings, agent, around, tree)
@@ -63,9 +64,21 @@ def plan_for(settings: Settings, around: Surroundings) -> Plan:
     )
 
 
+def _check_runs(settings: Settings) -> None:
+    """See that a cycle can be made of its manifest or template, before the first one fails of it."""
+    if settings.runner == "agentrun":
+        from run_cycle_loop.app.manifests import check_manifest  # noqa: PLC0415 - a loop of scripts pays for neither
+
+        check_manifest(settings)
+    elif settings.runner == "job":
+        from run_cycle_loop.app.job_cycles import check_job  # noqa: PLC0415 - the same
+
+        check_job(settings)
+
+
 def agent_of(settings: Settings, environ: Mapping[str, str]) -> str | None:
     """The agent that a cycle starts; None where the cycle is a program of the operator's own."""
-    if settings.command:
+    if settings.command or settings.runner != "script":
         return None
     if settings.agent != "auto":
         return settings.agent
@@ -90,11 +103,11 @@ def _runner(settings: Settings, agent: str | None, around: Surroundings, tree: W
         caller=dict(around.environ),
         allow=settings.env_allow,
         cap_writes=cap_writes(settings, agent),
-        told=_places(settings).variables() | (_agent_settings(settings, agent) if agent else {}),
+        told=_places(settings).variables() | _settings_of_cycle(settings, agent),
     )
     return ScriptRunner(
         _command(settings),
-        takes_goal=not settings.command,
+        takes_goal=not settings.command and settings.runner == "script",
         environment=environment,
         resets=settings.sandbox_dir if settings.sandbox_reset else None,
         tree=tree,
@@ -107,6 +120,9 @@ def _places(settings: Settings) -> Places:
 
 
 def _command(settings: Settings) -> tuple[str, ...] | Path:
+    if settings.runner != "script":
+        command = ("--", *settings.command) if settings.command else ()
+        return (sys.executable, "-P", "-m", "run_cycle_loop", "start-cycle", *command)
     if settings.command:
         return settings.command
     if settings.agent != "auto" and not os.path.lexists(settings.cycle_script):
@@ -115,15 +131,29 @@ def _command(settings: Settings) -> tuple[str, ...] | Path:
     return settings.cycle_script
 
 
+def _settings_of_cycle(settings: Settings, agent: str | None) -> dict[str, str]:
+    """What a program of ours that a cycle starts is told, by the names of the variables; paths are absolute."""
+    if settings.runner != "script":
+        endless = {"TIMEOUT": "off"} if settings.timeout is None else {}
+        told = told_by_variables(settings, *_TOLD_RUNS, *TOLD, *TOLD_TOO) | endless
+        return told | {"AGENT": settings.agent, "CONFIG": "none"}
+    return {"AGENT": agent, **told_by_variables(settings, *TOLD, *TOLD_TOO)} if agent else {}
+
+
+#: What ``start-cycle`` is told.
+_TOLD_RUNS: tuple[str, ...] = (
+    *("runner", "manifest", "where", "profile", "strict_cluster", "image", "job_template"),
+    *("namespace", "kubeconfig", "kube_context", "timeout", "idle_timeout", "grace"),
+)
 #: What ``start_agent`` is told by the variables of these settings, where they are set.
-_TOLD = ("model", "role", "workdir", "agent_command", "agent_script", "agent_args", "agent_schema", "isolate")
-_TOLD_TOO = ("assume_yes", "consent_guard", "log_dir", "stop_file", "prices", "goal_order")
+TOLD = ("model", "role", "workdir", "agent_command", "agent_script", "agent_args", "agent_schema", "isolate")
+TOLD_TOO = ("assume_yes", "consent_guard", "log_dir", "stop_file", "prices", "goal_order")
 
 
-def _agent_settings(settings: Settings, agent: str) -> dict[str, str]:
-    """The agent's settings by the names of their variables; paths are absolute."""
-    told = {"AGENT": agent}
-    for name in (*_TOLD, *_TOLD_TOO):
+def told_by_variables(settings: Settings, *names: str) -> dict[str, str]:
+    """These settings by the names of their variables, where they are set; paths are absolute."""
+    told = {}
+    for name in names:
         value = getattr(settings, name)
         if value is not None:
             shown = str(value.absolute()) if isinstance(value, Path) else OPTIONS[name].kind.show(value)

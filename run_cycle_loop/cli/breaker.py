@@ -44,7 +44,7 @@ def breaker() -> None:
 
 @breaker.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@options
+@options()
 def show(flags: dict[str, Any], *, as_json: bool) -> int:
     """Show what each breaker has counted, and whether it is open."""
     settings = settings_for_looking(flags)
@@ -74,7 +74,7 @@ def standing(settings: Settings) -> tuple[tuple[Verdict, ...], BreakerMarks]:
 
 @breaker.command(cls=SettingsCommand)
 @click.option("--reason", metavar="TEXT", default="", help="Why, in a few words; it is shown until the next reset.")
-@options
+@options()
 def reset(flags: dict[str, Any], *, reason: str) -> int:
     """Close the breakers: what was recorded until now counts no more."""
     settings = settings_for_looking(flags)

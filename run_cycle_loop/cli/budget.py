@@ -26,7 +26,7 @@ from run_cycle_loop.stores.snapshot import LatestJson
 
 @click.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@options
+@options()
 def budget(flags: dict[str, Any], *, as_json: bool) -> int:
     """Show what is spent of each budget, what is left, and when it begins anew."""
     found = standing(settings_for_looking(flags), datetime.now(UTC).astimezone())

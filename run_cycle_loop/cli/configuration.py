@@ -20,7 +20,7 @@ def config() -> None:
 
 @config.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: {setting: {value, source}}.")
-@options
+@options()
 def show(flags: dict[str, Any], *, as_json: bool) -> int:
     """Print every value and its source; flags given here count as they would for `run`."""
     resolved = resolve(flags, os.environ, Path.cwd(), cycle_files=False)

@@ -69,7 +69,7 @@ def consent() -> None:
 @click.option(
     "--for-agent", "agents", metavar="NAME", multiple=True, help="Only for this agent, as --agent; repeatable."
 )
-@options
+@options()
 def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | None, agents: tuple[str, ...]) -> int:
     """Let coding agents work without anybody to ask, for a time."""
     words = _reason(reason)
@@ -99,7 +99,7 @@ def grant(flags: dict[str, Any], *, until: str, reason: str, max_cycles: int | N
 
 @consent.command("list", cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON list.")
-@options
+@options()
 def list_command(flags: dict[str, Any], *, as_json: bool) -> int:
     """List the grants, newest last."""
     grants, now = policy.fold(_chain(settings_for_looking(flags)).entries()).grants, _now()
@@ -119,7 +119,7 @@ def list_command(flags: dict[str, Any], *, as_json: bool) -> int:
 @click.argument("name", metavar="[ID]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Revoke all of them.")
 @click.option("--reason", metavar="TEXT", required=True, help="Why, in a few words; it stays in the audit.")
-@options
+@options()
 def revoke(flags: dict[str, Any], *, name: str | None, everything: bool, reason: str) -> int:
     """Take consent back. A cycle that runs goes on; `run-cycle-loop stop --now` ends it."""
     if bool(name) is everything:
@@ -147,7 +147,7 @@ def _to_revoke(grants: Sequence[Grant], name: str | None) -> list[str]:
 
 @consent.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@options
+@options()
 def verify(flags: dict[str, Any], *, as_json: bool) -> int:
     """Check that the audit is whole.
 

@@ -1,7 +1,6 @@
 """The command ``run-cycle-loop``: its sub-commands, and how every ending becomes an exit code and one sentence."""
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NoReturn
 import click
 
 from run_cycle_loop import __version__
+from run_cycle_loop.cli.lazy import LazyGroup
 from run_cycle_loop.kit import descriptors
 from run_cycle_loop.model.errors import RunCycleLoopError
 
@@ -28,44 +28,14 @@ _COMMANDS = {
     "consent": ("consent.consent", "Grant, list, revoke and verify consent to unattended agents."),
     "budget": ("budget.budget", "Show what is spent, and what is left."),
     "breaker": ("breaker.breaker", "Show and reset the breakers."),
+    "agentrun": ("agentrun.group.agentrun", "Check, explain, run and watch AgentRuns, here or on a cluster."),
     "stop": ("steering.stop", "Engage the kill switch."),
     "resume": ("steering.resume", "Release the kill switch."),
     "trigger": ("steering.trigger", "Start the next cycle now."),
     "config": ("configuration.config", "Show the settings in force and where each comes from."),
+    "start-cycle": ("start_cycle.start_cycle", ""),  # not listed: the loop starts it
     "install": ("install.install", "Install a systemd unit or a crontab line."),
 }
-
-
-class _LazyGroup(click.Group):
-    """Knows its commands by name and imports only the one that is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(".")
-        command: click.Command = getattr(importlib.import_module(f"run_cycle_loop.cli.{module}"), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
-            raise click.UsageError(f"there is no command {args[0]!r}{_suggestion(args[0])}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-def _suggestion(word: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for a slip of the pen
-
-    close = get_close_matches(word, _COMMANDS, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it is one of {', '.join(_COMMANDS)}"
 
 
 _HELP = """Run agent cycles unattended: check, run, time out, record, back off, stop when told.
@@ -78,7 +48,10 @@ run-cycle-loop stop                 the kill switch
 """
 
 
-@click.group(cls=_LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=LazyGroup, commands_by_name=_COMMANDS, help=_HELP, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="run-cycle-loop")
 def cli() -> None:
     """Every sub-command hangs below this one."""

@@ -39,7 +39,7 @@ class RunCommand(SettingsCommand):
 
 
 @click.command(cls=RunCommand)
-@options
+@options()
 @click.pass_context
 def run(ctx: click.Context, flags: dict[str, Any]) -> int:
     """Run cycles: one by default, --iterations N, or --continuous until stopped.

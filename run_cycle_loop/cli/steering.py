@@ -16,7 +16,7 @@ from run_cycle_loop.model.errors import RunCycleLoopError, StateError
 
 @click.command(cls=SettingsCommand)
 @click.option("--now", is_flag=True, help="End the running cycle too: TERM, grace, KILL.")
-@options
+@options()
 def stop(flags: dict[str, Any], *, now: bool) -> int:
     """Engage the kill switch: the loop stops and stays stopped until `resume`."""
     settings = settings_for_looking(flags)
@@ -36,7 +36,7 @@ def stop(flags: dict[str, Any], *, now: bool) -> int:
 
 
 @click.command(cls=SettingsCommand)
-@options
+@options()
 def resume(flags: dict[str, Any]) -> int:
     """Release the kill switch. A loop that it stopped is started again by you, or by systemd."""
     path = settings_for_looking(flags).stop_file
@@ -49,7 +49,7 @@ def resume(flags: dict[str, Any]) -> int:
 
 
 @click.command(cls=SettingsCommand)
-@options
+@options()
 def trigger(flags: dict[str, Any]) -> int:
     """Start the next cycle now: whatever the loop waits for, it waits no longer."""
     path = Paths.of(settings_for_looking(flags)).lock

@@ -50,7 +50,7 @@ def _now() -> datetime:
 
 @click.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@options
+@options()
 def status(flags: dict[str, Any], *, as_json: bool) -> int:
     """Show on one screen what the loop does and how it went."""
     settings = settings_for_looking(flags)
@@ -135,7 +135,7 @@ def _is_alive(identity: SupervisorIdentity) -> bool:
 )
 @click.option("--since", metavar="WHEN", help="Only what finished since: 24h ago, or 2026-01-31T08:00.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@options
+@options()
 def history(
     flags: dict[str, Any], *, tail: int | None, outcomes: tuple[str, ...], since: str | None, as_json: bool
 ) -> int:
@@ -163,7 +163,7 @@ def history(
 @click.command(cls=SettingsCommand)
 @click.argument("cycle", default=logs_view.LATEST)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is written, and with the cycles that follow.")
-@options
+@options()
 def logs(flags: dict[str, Any], cycle: str, *, follow: bool) -> int:
     """Print a cycle's log: CYCLE is a number, an id, or `latest`."""
     settings = settings_for_looking(flags)
@@ -192,7 +192,7 @@ def _print(blocks: Iterator[bytes]) -> None:
 
 @click.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@options
+@options()
 def check(flags: dict[str, Any], *, as_json: bool) -> int:
     """Check now what must hold before a cycle; exit code 0 where it does, 1 where it does not."""
     from run_cycle_loop.app.preview import preview  # noqa: PLC0415

@@ -17,6 +17,7 @@ class Group(StrEnum):
     CYCLE = "Cycle"
     AGENT = "Agent"
     GOALS = "Goals"
+    RUNS = "AgentRuns and clusters"
     LOOP = "Loop"
     FAILURES = "Failures"
     GUARDS = "Guards"

@@ -67,17 +67,26 @@ class SettingsCommand(click.Command):
         formatter.write_text(_EPILOG)
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags of all settings; it gets those that were given as ``flags``, fit for ``resolve``."""
-    settings = [option for option in OPTIONS.values() if option.on_command_line]
+def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of settings; it gets those that were given as ``flags``, fit for ``resolve``.
 
-    @functools.wraps(command)
-    def with_flags(*args: Any, **params: Any) -> Any:
-        raw = {option.name: params.pop(option.name) for option in settings}
-        return command(*args, flags={name: value for name, value in raw.items() if value not in (None, ())}, **params)
+    Args:
+        names: which settings; all of them where none is named.
+    """
+    settings = [option for option in OPTIONS.values() if option.on_command_line and (not names or option.name in names)]
 
-    decorated: Callable[..., Any] = with_flags
-    for option in reversed(settings):  # click lists the last one applied first
-        flag = f"{option.flag}/--no-{option.key}" if option.kind.switch else option.flag
-        decorated = click.option(flag, option.name, cls=SettingOption, setting=option)(decorated)
-    return decorated
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_flags(*args: Any, **params: Any) -> Any:
+            raw = {option.name: params.pop(option.name) for option in settings}
+            return command(
+                *args, flags={name: value for name, value in raw.items() if value not in (None, ())}, **params
+            )
+
+        decorated: Callable[..., Any] = with_flags
+        for option in reversed(settings):  # click lists the last one applied first
+            flag = f"{option.flag}/--no-{option.key}" if option.kind.switch else option.flag
+            decorated = click.option(flag, option.name, cls=SettingOption, setting=option)(decorated)
+        return decorated
+
+    return decorate

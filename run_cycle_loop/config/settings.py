@@ -210,6 +210,71 @@ class Settings:
         Group.GOALS, kinds.duration(above_zero=True), "How long that command may take.", default=30.0
     )
 
+    runner: str = setting(
+        Group.RUNS,
+        kinds.choice("script", "agentrun", "job", metavar="WHAT"),
+        "What a cycle is: script (the cycle script or a command), agentrun (a manifest), job (a Kubernetes Job).",
+        default="script",
+    )
+    manifest: Path | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.path()),
+        "For --runner agentrun: the manifest, a file or a folder; each cycle is a run of its own.",
+        default=None,
+    )
+    where: str = setting(
+        Group.RUNS,
+        kinds.choice("local", "cluster", metavar="PLACE"),
+        "Where AgentRuns run: local (on this machine) or cluster.",
+        default="local",
+    )
+    profile: str = setting(
+        Group.RUNS,
+        kinds.choice("guide", "current", "auto", metavar="NAME"),
+        "Which controllers a manifest is meant for: guide, current (newer ones), or auto (asks the cluster).",
+        default="guide",
+    )
+    strict_cluster: bool = setting(
+        Group.RUNS,
+        kinds.switch(),
+        "Run on this machine with the quirks of a cluster's controller.",
+        default=False,
+    )
+    image: str | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.line(metavar="IMAGE", longest=1000)),
+        "For --runner job: the image.",
+        default=None,
+    )
+    job_template: Path | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.path()),
+        "For --runner job: a Job manifest to start from; image and command are put into its first container.",
+        default=None,
+        cycle_file=True,
+    )
+    namespace: str | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.line(metavar="NAME", longest=63)),
+        "The namespace.",
+        default=None,
+        default_text="the manifest's own, or agents; for a Job the context's",
+    )
+    kubeconfig: Path | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.path()),
+        "How to reach the cluster.",
+        default=None,
+        default_text="$KUBECONFIG, ~/.kube/config, or the pod's own account",
+    )
+    kube_context: str | None = setting(
+        Group.RUNS,
+        kinds.optional(kinds.line(metavar="NAME", longest=1000)),
+        "Which of its contexts.",
+        default=None,
+        default_text="the current one",
+    )
+
     iterations: int = setting(
         Group.LOOP, kinds.count(), "How many cycles to run; 0: until stopped.", default=1, restart=True
     )
@@ -493,13 +558,14 @@ class Settings:
     def of(cls, **values: Any) -> Self:
         """These values over the defaults, with what follows from them filled in; nothing is checked."""
         state_dir = values.get("state_dir", Path("state"))
+        is_own = bool(values.get("command")) or values.get("runner", "script") != "script"
         follow = {
             "stop_file": state_dir / "run_cycle.stop",
             "history_path": state_dir / "run_cycle_history.jsonl",
-            "archive_glob": None if values.get("command") else planner_archives(state_dir),
+            "archive_glob": None if is_own else planner_archives(state_dir),
             "workdir": values.get("sandbox_dir", Path("sandbox")),
-            "write_guard": GuardMode.OFF if values.get("command") else GuardMode.ENFORCE,
-            "storm_cycles": 0 if values.get("command") else _STORM,
+            "write_guard": GuardMode.OFF if is_own else GuardMode.ENFORCE,
+            "storm_cycles": 0 if is_own else _STORM,
         }
         return cls(**(follow | values))
 

@@ -11,6 +11,7 @@ from run_cycle_loop.config.agents import check_agent, check_budget, check_sandbo
 from run_cycle_loop.config.declaration import PREFIX, Option, closest
 from run_cycle_loop.config.files import goal_text, look_for, read_table
 from run_cycle_loop.config.kinds import quoted
+from run_cycle_loop.config.runs import check_runner
 from run_cycle_loop.config.settings import (
     DEFAULT_PREREQ_SCRIPT,
     FILE_NAME,
@@ -21,7 +22,11 @@ from run_cycle_loop.model.errors import ConfigError
 
 #: Handed to every cycle beside some of the options, so a loop inside of a cycle sees them; they set nothing.
 CHILD_VARIABLES = frozenset(
-    f"{PREFIX}{name}" for name in ("ID", "NUMBER", "CONTROL_FILE", "ALLOWED_USD", "ALLOWED_TOKENS")
+    f"{PREFIX}{name}"
+    for name in (
+        *("ID", "NUMBER", "CONTROL_FILE", "ALLOWED_USD", "ALLOWED_TOKENS"),
+        *("ITERATION", "MAX_ITERATIONS", "STEP", "ATTEMPT", "BWRAP", "HIDDEN"),  # to an attempt of an AgentRun
+    )
 )
 
 _SYSTEMD = {"state_dir": "STATE_DIRECTORY", "log_dir": "LOGS_DIRECTORY"}
@@ -140,10 +145,14 @@ def require_cycle(settings: Settings) -> None:
     """See that there is something to run.
 
     Raises:
-        ConfigError: no command was given and the cycle script is not there, or the command's first word is blank.
+        ConfigError: no command was given and the cycle script is not there, the command's first word is blank, or the
+            runner lacks what it runs.
     """
+    check_runner(settings)
     if settings.command and not settings.command[0].strip():
         raise ConfigError(f"the command's first word is {quoted(settings.command[0])}; name a program")
+    if settings.runner != "script":
+        return
     if not settings.command and settings.agent == "auto" and not os.path.lexists(settings.cycle_script):
         raise ConfigError(
             f"there is no cycle to run: {quoted(str(settings.cycle_script))} does not exist and no command was given; "

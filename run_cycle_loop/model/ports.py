@@ -1,7 +1,7 @@
-"""All the ports in one file: what the supervisor needs from the world, each one to four methods wide."""
+"""All the ports in one file: what the supervisor needs from the world, each one to four methods wide but for runs."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -21,8 +21,9 @@ from run_cycle_loop.model.records import (
 )
 from run_cycle_loop.model.snapshots import LoopSnapshot
 
-if TYPE_CHECKING:  # a loop without budgets and breakers does not pay for their words
+if TYPE_CHECKING:  # a loop without budgets, breakers and runs does not pay for their words
     from run_cycle_loop.model.breakers import BreakerMarks
+    from run_cycle_loop.model.runs import AttemptRecord, RunEvent, RunKind, RunRecord
     from run_cycle_loop.model.spending import Account, LedgerEntry, LedgerState
 
 
@@ -328,6 +329,72 @@ class InFlight(Protocol):
         """The last cycle that was begun; whether it was recorded is the history's to say.
 
         A damaged slot is set aside and gives None.
+        """
+        ...
+
+
+class RunStore(Protocol):
+    """Runs of this machine, durably. A change is one transaction, and only of the version that its writer knows."""
+
+    def create(self, run: "RunRecord", events: Sequence["RunEvent"] = ()) -> "RunRecord":
+        """Add a run; returns it as stored.
+
+        Raises:
+            ConfigError: a run of that name or with that idempotency key is there.
+            StateError: it is not known to be durable.
+        """
+        ...
+
+    def find(self, kind: "RunKind", namespace: str, *, name: str = "", key: str = "") -> "RunRecord | None":
+        """The run of that name, or with that idempotency key.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        ...
+
+    def runs(self, kind: "RunKind", *, unfinished: bool = False) -> Iterator["RunRecord"]:
+        """All runs of a kind, newest first; or only those that are not over.
+
+        Raises:
+            StateError: they cannot be read.
+        """
+        ...
+
+    def change(
+        self, run: "RunRecord", *, attempts: Sequence["AttemptRecord"] = (), events: Sequence["RunEvent"] = ()
+    ) -> "RunRecord":
+        """Store phase, status, owner and times as they are in ``run``, with these attempts and events, all or nothing.
+
+        A request to cancel is not touched. Returns the run as stored, with whatever was asked meanwhile.
+
+        Raises:
+            AlreadyRunning: it is not ``run.version`` any more that is stored: somebody else drives it.
+            StateError: it is not known to be durable.
+        """
+        ...
+
+    def ask_cancel(self, run: "RunRecord", reason: str, event: "RunEvent") -> "RunRecord":
+        """Note that it is to be cancelled; the first reason stands. Whoever drives it looks at least once a second.
+
+        Raises:
+            StateError: it is not known to be durable.
+        """
+        ...
+
+    def attempts(self, run: "RunRecord") -> "tuple[AttemptRecord, ...]":
+        """Its attempts, in the order in which they were added.
+
+        Raises:
+            StateError: they cannot be read.
+        """
+        ...
+
+    def events(self, run: "RunRecord", *, after: int = 0) -> "tuple[RunEvent, ...]":
+        """Its events, oldest first, from the one behind number ``after`` on.
+
+        Raises:
+            StateError: they cannot be read.
         """
         ...
 

@@ -21,6 +21,9 @@ OUTCOMES = {
     "agent-command": ["prereq_failed", "success"],
     "agent-planner": ["success"] * 2,
     "agent-scripted": ["success", "rate_limited", "success"],
+    "agentrun-conditional-loop": [],
+    "agentrun-fixed-loop": [],
+    "agentrun-plain": ["success"] * 2,
     "budgets": ["success"] * 2,
     "count-until-done": ["success"] * 3,
     "goal-file": ["success"] * 3,
@@ -66,6 +69,25 @@ def test_the_settings_for_a_coding_agent_are_settings_with_limits(name: str) -> 
     assert settings.idle_timeout
     assert settings.cap_writes
     assert {(limit.unit, limit.period) for limit in settings.budget} >= {("usd", "cycle"), ("usd", "day")}
+
+
+@pytest.mark.parametrize(
+    ("copy", "stop", "iterations"),
+    [
+        ("agentrun-fixed-loop", "LoopMaxIterationsReached", 3),
+        ("agentrun-conditional-loop", "LoopConditionFalse", 3),
+        ("agentrun-plain", None, None),
+    ],
+    indirect=["copy"],
+)
+def test_an_agentrun_of_the_examples_ends_as_it_is_meant_to(
+    copy: Path, stop: str | None, iterations: int | None
+) -> None:
+    run("./run.sh", copy)
+    (first, *_) = sorted((copy / "state" / "agentruns" / "agents").glob("*/status.json"))
+    status = json.loads(first.read_text())
+    loop = status["workflow"]["steps"][0].get("loop", {})
+    assert (status["phase"], loop.get("stopReason"), loop.get("completedIterations")) == ("Succeeded", stop, iterations)
 
 
 @pytest.mark.parametrize("copy", ["nightly-command"], indirect=True)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,14 @@ def _access(kubeconfig: Path | None, context: str | None, environ: Mapping[str, 
 
 
 def _client(access: Access, environ: Mapping[str, str], timeouts: Timeouts) -> httpx2.AsyncClient:
-    document = {
-        "clusters": [{"name": "cluster", "cluster": access.cluster}],
-        "users": [{"name": "user", "user": access.user}],
-        "contexts": [{"name": "context", "context": {"cluster": "cluster", "user": "user"}}],
-    }
     parameters = ConnectionParams(
         timeout=httpx2.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.connect),
         proxy=access.cluster.get("proxy-url"),
     )
     _require_readable(access)
     try:
-        settings: dict[str, Any] = parameters.httpx_params(_single(document))
+        with tempfile.TemporaryDirectory(prefix="run-cycle-loop-") as folder:  # for this user alone
+            settings: dict[str, Any] = parameters.httpx_params(_single(access, Path(folder)))
         if isinstance(settings["auth"], client_adapter.ExecAuth):
             cluster = {key: value for key, value in access.cluster.items() if key != "extensions"}
             settings["auth"] = ExecCredentials(access.user["exec"], cluster=cluster, environ=environ)
@@ -91,6 +88,19 @@ def _client(access: Access, environ: Mapping[str, str], timeouts: Timeouts) -> h
             f"context {access.context!r} cannot be used: its certificates, key or address cannot be read"
             f" ({why}{name}); correct the kubeconfig"
         ) from None
+
+
+def _written(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The part of a kubeconfig with what stands in it as data in files instead.
+
+    TLS reads keys from files only. lightkube would write them as well, and leave them to the garbage collection.
+    """
+    found = dict(part)
+    for name in [name for name in found if name.endswith("-data")]:
+        path = folder / name
+        path.write_bytes(base64.b64decode(found.pop(name)))
+        found[name.removesuffix("-data")] = str(path)
+    return found
 
 
 def _require_readable(access: Access) -> None:
@@ -114,8 +124,13 @@ def _require_readable(access: Access) -> None:
                 raise ConfigError(f"{said}: {field} is no base64; correct the kubeconfig") from None
 
 
-def _single(document: Mapping[str, Any]) -> SingleConfig:
-    config = KubeConfig.from_dict(dict(document)).get("context")
+def _single(access: Access, folder: Path) -> SingleConfig:
+    document = {
+        "clusters": [{"name": "cluster", "cluster": _written(access.cluster, folder)}],
+        "users": [{"name": "user", "user": _written(access.user, folder)}],
+        "contexts": [{"name": "context", "context": {"cluster": "cluster", "user": "user"}}],
+    }
+    config = KubeConfig.from_dict(document).get("context")
     assert config is not None, "a context that is named is found, or raises"  # noqa: S101 - for the type alone
     return config
 

@@ -15,7 +15,7 @@ from run_cycle_loop.config.settings import OPTIONS
 
 
 @click.command(cls=SettingsCommand)
-@options
+@options()
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

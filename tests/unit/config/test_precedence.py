@@ -49,6 +49,15 @@ SAMPLES: dict[str, tuple[tuple[Raw, Any], tuple[str, Any], tuple[str, Any]]] = {
     "goal_seed": (("0", 0), ("5", 5), ("7", 7)),
     "goal_command": (("f", "f"), ("v w", "v w"), ("'t'", "t")),
     "goal_timeout": (("1", 1.0), ("2s", 2.0), ("3", 3.0)),
+    "runner": (("job", "job"), ("AGENTRUN", "agentrun"), ("'script'", "script")),
+    "manifest": (("f.txt", P("f.txt")), ("v", P("v")), ("'t'", P("t"))),
+    "where": (("cluster", "cluster"), ("LOCAL", "local"), ("'cluster'", "cluster")),
+    "profile": (("current", "current"), ("auto", "auto"), ("'guide'", "guide")),
+    "image": (("f:1", "f:1"), ("none", None), ("'t'", "t")),
+    "job_template": (("f.txt", P("f.txt")), ("v.txt", P("v.txt")), ("'t.txt'", P("t.txt"))),
+    "namespace": (("f", "f"), ("off", None), ("'t'", "t")),
+    "kubeconfig": (("f.txt", P("f.txt")), ("v", P("v")), ("'t'", P("t"))),
+    "kube_context": (("f", "f"), ("v", "v"), ("'t'", "t")),
     "write_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
     "cap_bytes": (("0", 0), ("1MiB", 1024**2), ("4096", 4096)),
     "consent_guard": (("off", "off"), ("warn", "warn"), ("'enforce'", "enforce")),
@@ -104,7 +113,7 @@ SAMPLES: dict[str, tuple[tuple[Raw, Any], tuple[str, Any], tuple[str, Any]]] = {
     "metrics_textfile": (("f", P("f")), ("v", P("v")), ("'t'", P("t"))),
 }
 #: Switches have two values only: the flag must win where it differs from the variable, the variable from the file.
-SWITCHES = ("sandbox_reset", "assume_yes", "metrics_stdout", "dry_run")
+SWITCHES = ("sandbox_reset", "strict_cluster", "assume_yes", "metrics_stdout", "dry_run")
 ON_COMMAND_LINE = sorted(SAMPLES)
 
 

@@ -1,0 +1,1 @@
+"""The commands of AgentRuns: words to calls, as everywhere in ``cli``; what they call is in ``app``."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from run_cycle_loop.agentrun.model import AgentRun, Volume
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.payloads import Payloads
 from run_cycle_loop.agentrun.plans import Plan
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.prompts import Candidate
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.system_prompts import MOUNT_PATH, SystemPrompt
 from run_cycle_loop.agentrun.templates import Replacement
 from run_cycle_loop.agentrun.vcs import VersionControl

@@ -6,11 +6,11 @@ from run_cycle_loop.agentrun.explained import Difference, Explanation, StepExpla
 from run_cycle_loop.agentrun.flags import ControllerFlags
 from run_cycle_loop.agentrun.jobs import attempt_objects, effective_image, job_ttl, launch_refusals, service_account
 from run_cycle_loop.agentrun.model import AgentRun, Step
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.payloads import payloads
 from run_cycle_loop.agentrun.plans import plan_of
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.prompts import implementation_of, is_codex, provider_of
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.system_prompts import SystemPrompt
 from run_cycle_loop.agentrun.templates import placeholders

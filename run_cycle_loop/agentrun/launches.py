@@ -6,9 +6,9 @@ from typing import Any
 from run_cycle_loop.agentrun.flags import ControllerFlags
 from run_cycle_loop.agentrun.metadata import contract_of
 from run_cycle_loop.agentrun.model import AgentRun, Step, whole
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.prompts import implementation_of, provider_of
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.vcs import version_control
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.templates import Rendered, render
 
 #: Other names of a key, in the order in which they are asked; the first that has a value fills a key that has none.

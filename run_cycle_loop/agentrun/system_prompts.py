@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from run_cycle_loop.agentrun.model import AgentRun
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Object, Resources
 
 MOUNT_FOLDER = "/workspace/.codex"

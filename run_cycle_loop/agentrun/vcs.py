@@ -8,9 +8,9 @@ from typing import Any
 from run_cycle_loop.agentrun.flags import ControllerFlags
 from run_cycle_loop.agentrun.metadata import event_of
 from run_cycle_loop.agentrun.model import AgentRun, Step
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.prompts import implementation_of
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Object, Resources
 from run_cycle_loop.agentrun.templates import fill_braces
 from run_cycle_loop.agentrun.vcs_access import TOKEN_NAMES, Access, access_of, login_of, method_of

@@ -18,7 +18,7 @@ from run_cycle_loop.agentrun.cluster.submit import Submission, SubmitResult, pla
 from run_cycle_loop.agentrun.cluster.watching import watch
 from run_cycle_loop.agentrun.documents import Bundle, Document
 from run_cycle_loop.agentrun.jobs import CONTAINER
-from run_cycle_loop.agentrun.reconcile import JobState
+from run_cycle_loop.agentrun.observed import JobState
 from run_cycle_loop.agentrun.status import Phase, RunStatus, read_status
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster, Object

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.actions import StartAttempt
 from run_cycle_loop.agentrun.cluster.attempts import job_state
 from run_cycle_loop.agentrun.cluster.gathering import gather
 from run_cycle_loop.agentrun.cluster.objects import (
@@ -31,16 +32,9 @@ from run_cycle_loop.agentrun.control import MISSING, Control, from_annotation
 from run_cycle_loop.agentrun.flags import ControllerFlags
 from run_cycle_loop.agentrun.jobs import attempt_objects, launch_refusals
 from run_cycle_loop.agentrun.model import AgentRun, read_run
+from run_cycle_loop.agentrun.observed import JobState, Observed, ObservedJob, Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import (
-    JobState,
-    Observed,
-    ObservedJob,
-    Refusal,
-    StartAttempt,
-    reconcile,
-    refuse,
-)
+from run_cycle_loop.agentrun.reconcile import reconcile, refuse
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.rules import first_refusal
 from run_cycle_loop.agentrun.status import Phase, RunStatus, read_status, stamp, write_status

@@ -29,7 +29,7 @@ from run_cycle_loop.agentrun.cluster.objects import (
 )
 from run_cycle_loop.agentrun.jobs import CONTAINER
 from run_cycle_loop.agentrun.model import AgentRun, whole
-from run_cycle_loop.agentrun.reconcile import JobState
+from run_cycle_loop.agentrun.observed import JobState
 from run_cycle_loop.agentrun.status import IterationStatus, JobRef, RunStatus, StepStatus, moment
 
 JOB_LABELS = ("batch.kubernetes.io/job-name", "job-name")

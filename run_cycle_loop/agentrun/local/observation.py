@@ -10,7 +10,7 @@ from typing import Any
 
 from run_cycle_loop.agentrun import failures
 from run_cycle_loop.agentrun.control import MISSING, Control
-from run_cycle_loop.agentrun.reconcile import JobState, ObservedJob
+from run_cycle_loop.agentrun.observed import JobState, ObservedJob
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.runs import AttemptRecord
 

@@ -18,9 +18,9 @@ from run_cycle_loop.agentrun.local.pod import Secrets
 from run_cycle_loop.agentrun.local.volumes import Claims
 from run_cycle_loop.agentrun.model import AgentRun, Workload, read_run
 from run_cycle_loop.agentrun.names import ANNOTATION_CONTROL
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.payloads import payloads
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.status import RunStatus, stamp, write_status
 from run_cycle_loop.kit import files

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from run_cycle_loop.agentrun.findings import Finding, Severity, Source
 from run_cycle_loop.agentrun.flags import ControllerFlags
 from run_cycle_loop.agentrun.model import AgentRun
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.rules.launch import launch_findings
 from run_cycle_loop.agentrun.rules.objects import object_findings

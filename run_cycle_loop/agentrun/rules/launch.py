@@ -6,8 +6,8 @@ from run_cycle_loop.agentrun.findings import Finding, Severity, Source
 from run_cycle_loop.agentrun.launches import effective_image
 from run_cycle_loop.agentrun.metadata import contract_of
 from run_cycle_loop.agentrun.model import Step
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.prompts import implementation_of
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.rules.references import source_findings
 from run_cycle_loop.agentrun.subject import Subject, shown, step_path, step_words
 from run_cycle_loop.agentrun.vcs import version_control

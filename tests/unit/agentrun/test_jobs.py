@@ -17,9 +17,9 @@ from run_cycle_loop.agentrun.jobs import (
     service_account,
 )
 from run_cycle_loop.agentrun.model import read_run
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.payloads import payloads
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Object
 from tests.unit.agentrun.guide_runs import (
     CANARY,

@@ -8,18 +8,10 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.agentrun.actions import LookAgain, StartAttempt, StopAttempt
 from run_cycle_loop.agentrun.control import MISSING, Control
-from run_cycle_loop.agentrun.reconcile import (
-    LookAgain,
-    Observed,
-    ObservedJob,
-    Refusal,
-    StartAttempt,
-    StopAttempt,
-    cancel,
-    reconcile,
-    refuse,
-)
+from run_cycle_loop.agentrun.observed import Observed, ObservedJob, Refusal
+from run_cycle_loop.agentrun.reconcile import cancel, reconcile, refuse
 from run_cycle_loop.agentrun.status import Phase, RunStatus, StepStatus, read_status, write_status
 from tests.unit.agentrun.simulation import ACTIVE, START, Simulation, failed, run_with, step, succeeded
 

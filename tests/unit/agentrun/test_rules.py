@@ -6,8 +6,8 @@ import pytest
 
 from run_cycle_loop.agentrun.flags import LOCAL, UNKNOWN
 from run_cycle_loop.agentrun.model import read_run
+from run_cycle_loop.agentrun.observed import Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import Refusal
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.agentrun.rules import controller_findings, first_refusal, object_findings
 from tests.unit.agentrun.guide_runs import around, loop_body

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from run_cycle_loop.agentrun.actions import StartAttempt
 from run_cycle_loop.agentrun.local.job import reconcile_job
 from run_cycle_loop.agentrun.model import AgentRun
-from run_cycle_loop.agentrun.reconcile import JobState, Observed, ObservedJob, StartAttempt
+from run_cycle_loop.agentrun.observed import JobState, Observed, ObservedJob
 from run_cycle_loop.agentrun.status import RunStatus
 from run_cycle_loop.testing import NOON
 

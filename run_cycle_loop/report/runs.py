@@ -217,7 +217,7 @@ def _verdict(one: AttemptVerdict, width: int, style: Style) -> Iterator[str]:
     marks = {True: "✓", False: "✗", None: "?"} if style.unicode else {True: "ok", False: "NO", None: "?"}
     for fact in one.facts:
         colour = {True: "green", False: "red", None: "yellow"}[fact.holds]
-        value = fact.value or "(not seen)"
+        value = fact.value or ("(absent)" if fact.holds else "(not seen)")
         wanted = f"  wanted {fact.wanted}" if fact.holds is False and fact.wanted else ""
         mark = pad(marks[fact.holds], 2)
         yield f"  {style.paint(mark, colour)} {pad(fact.name, name)}  " + style.fit(value + wanted, width - name - 8)

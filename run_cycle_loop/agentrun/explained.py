@@ -113,12 +113,6 @@ class Explanation:
             "otherProfile": [{"what": one.what, "here": one.here, "there": one.there} for one in self.differences],
         }
 
-    def lines(self, width: int = 80) -> list[str]:
-        """For a terminal of that many columns: blocks with a title, in each a key and its value."""
-        from run_cycle_loop.agentrun.explanation_text import lines  # noqa: PLC0415 - words about this class
-
-        return lines(self, width)
-
 
 def reaches(system: SystemPrompt) -> str:
     """How the system prompt gets to the agent; empty where it does not."""

@@ -70,6 +70,7 @@ def explain(flags: dict[str, Any], *, sources: Sequence[str], name: str | None, 
     image, volumes, labels, the plan of each loop, the names of the Jobs, and what the other profile would do otherwise.
     """
     from run_cycle_loop.agentrun.explanation import explain as explained  # noqa: PLC0415 - as above
+    from run_cycle_loop.report.explanation import lines  # noqa: PLC0415
 
     profile, bundle = _profile(flags), bundle_of(sources)
     found = [
@@ -81,7 +82,7 @@ def explain(flags: dict[str, Any], *, sources: Sequence[str], name: str | None, 
         return 0
     width, style = screen()
     for number, one in enumerate(found):
-        show([*([""] if number else []), *one.lines(width)], style)
+        show([*([""] if number else []), *lines(one, width)], style)
     return 0
 
 

@@ -12,6 +12,7 @@ from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.plans import plan_of
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.resources import Object, Resources
+from run_cycle_loop.report.explanation import lines as lines_of
 from tests.unit.agentrun.guide_runs import (
     CANARY,
     FILLED,
@@ -96,19 +97,19 @@ def _explained(
 
 
 def _text(found: Explanation, width: int = 200) -> str:
-    return "\n".join(found.lines(width))
+    return "\n".join(lines_of(found, width))
 
 
 def test_the_launch_guides_loop_whole() -> None:
     whole = WHOLE.replace("PROMPT", _sha(TASK)).replace("SHORT_HERE", _sha(TASK)[:12])
     whole = whole.replace("SHORT_THERE", _sha(FILLED)[:12])
-    assert _explained().lines(80) == whole.splitlines()
+    assert lines_of(_explained(), 80) == whole.splitlines()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("profile", BOTH)
 def test_no_line_is_wider_than_the_terminal(width: int, profile: Profile) -> None:
-    lines = _explained(profile=profile).lines(width)
+    lines = lines_of(_explained(profile=profile), width)
     assert max(map(len, lines)) <= width
     assert all(line == line.rstrip() for line in lines)
 
@@ -268,7 +269,7 @@ def test_this_machine_needs_no_image() -> None:
 @pytest.mark.parametrize("profile", BOTH)
 def test_a_manifest_of_nothing_is_explained_all_the_same(profile: Profile) -> None:
     for spec in ({}, {"runtime": {"type": "workflow"}}, {"runtime": {"type": "workflow"}, "workflow": {"steps": [{}]}}):
-        assert explain(read_run(body_of("x", spec)), Resources(), profile, UNKNOWN).lines(80)
+        assert lines_of(explain(read_run(body_of("x", spec)), Resources(), profile, UNKNOWN), 80)
 
 
 def test_foreign_text_moves_no_cursor() -> None:

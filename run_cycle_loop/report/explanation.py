@@ -1,4 +1,4 @@
-"""An explanation in lines for a terminal: blocks with a title, in each a key and its value."""
+"""What becomes of an AgentRun, in lines for a terminal: blocks with a title, in each a key and its value."""
 
 from collections.abc import Iterator
 

@@ -95,7 +95,7 @@ def _refused(found: "Preflight", *, as_json: bool) -> int:
         click.echo(json.dumps(found.as_json(), default=str))
         return 2
     _tell(found)
-    click.echo(f"{found.run} was not sent: {view.summary(found.findings, checked='checked')}")
+    click.echo(view.summary(found.findings, checked=f"{found.run} was not sent"))
     if found.proposed_name:
         click.echo(f"a free name is {found.proposed_name}: add --name {found.proposed_name}, or --unique")
     return 2

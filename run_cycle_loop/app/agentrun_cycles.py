@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from run_cycle_loop.agentrun.documents import Bundle, Document
-from run_cycle_loop.agentrun.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.app.cycle import Cycle
 from run_cycle_loop.app.manifests import findings_of, read_manifest, refuse_errors, told
 from run_cycle_loop.model.errors import RunnerError

@@ -9,10 +9,12 @@ from run_cycle_loop.agentrun.cluster import evidence, listing, logs, status, wat
 from run_cycle_loop.agentrun.cluster.cancel import Cancellation, CancelResult, cancel_run, delete_run
 from run_cycle_loop.agentrun.cluster.flags import FlagReport, controller_flags
 from run_cycle_loop.agentrun.cluster.preflight import Preflight, preflight
-from run_cycle_loop.agentrun.cluster.progress import Progress
 from run_cycle_loop.agentrun.cluster.submit import Plan, Submission, plan, submit
-from run_cycle_loop.agentrun.cluster.verify import Verification, judge
-from run_cycle_loop.agentrun.documents import Bundle, Document
+from run_cycle_loop.agentrun.looking.output import Choice, Piece
+from run_cycle_loop.agentrun.looking.progress import Progress
+from run_cycle_loop.agentrun.looking.rows import RunRow
+from run_cycle_loop.agentrun.looking.verify import Verification, judge
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.app.clusters import connected, profile_of
 from run_cycle_loop.app.cycle import CycleStops
@@ -75,13 +77,11 @@ class ClusterRuns:
             nudging=nudge,
         )
 
-    def rows(self, *, everywhere: bool) -> tuple[listing.RunRow, ...]:
+    def rows(self, *, everywhere: bool) -> tuple[RunRow, ...]:
         """All runs, the newest first."""
         return listing.runs(self.cluster, "*" if everywhere else self.namespace, clock=self.clock)
 
-    def logs(
-        self, name: str, choice: logs.Choice, *, follow: bool, every: bool, tail: int | None
-    ) -> Iterator[logs.Piece]:
+    def logs(self, name: str, choice: Choice, *, follow: bool, every: bool, tail: int | None) -> Iterator[Piece]:
         """What the attempts print."""
         return logs.logs(
             self.plain,

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.agentrun.documents import Bundle, Document
 from run_cycle_loop.agentrun.flags import LOCAL
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus
 from run_cycle_loop.agentrun.local import observation
 from run_cycle_loop.agentrun.local.engine import STOPPED
 from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine, Transition
 from run_cycle_loop.agentrun.local.runs import known_run, request_cancel, resume, run_locally
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.status import Phase, RunStatus
 from run_cycle_loop.app.attempt_logs import AttemptLogs
 from run_cycle_loop.app.cycle import Cycle, CycleStops
 from run_cycle_loop.kit.clock import SystemClock

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from run_cycle_loop.agentrun.cluster.attempts import Attempt
 from run_cycle_loop.agentrun.cluster.cancel import Cancellation, CancelResult
-from run_cycle_loop.agentrun.cluster.listing import RunRow
-from run_cycle_loop.agentrun.cluster.logs import Choice, Piece
-from run_cycle_loop.agentrun.cluster.outcomes import Result
-from run_cycle_loop.agentrun.cluster.progress import Progress, ended
-from run_cycle_loop.agentrun.cluster.verify import Verification, judge
 from run_cycle_loop.agentrun.flags import LOCAL
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.agentrun.local import view
 from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine, Transition
 from run_cycle_loop.agentrun.local.printed import printed
 from run_cycle_loop.agentrun.local.runs import is_driven, known_run, request_cancel, resume, run_locally
+from run_cycle_loop.agentrun.looking.attempts import Attempt
+from run_cycle_loop.agentrun.looking.outcomes import Result
+from run_cycle_loop.agentrun.looking.output import Choice, Piece
+from run_cycle_loop.agentrun.looking.progress import Progress, ended
+from run_cycle_loop.agentrun.looking.rows import RunRow
+from run_cycle_loop.agentrun.looking.verify import Verification, judge
 from run_cycle_loop.agentrun.model import AgentRun
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.status import RunStatus
 from run_cycle_loop.app.cycle import CycleStops
 from run_cycle_loop.app.plan import TOLD, TOLD_TOO, told_by_variables
 from run_cycle_loop.config.settings import Settings

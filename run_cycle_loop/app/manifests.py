@@ -4,11 +4,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from run_cycle_loop.agentrun.documents import LARGEST, Bundle, Document, read_bundle
-from run_cycle_loop.agentrun.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.validation import validate
 from run_cycle_loop.agentrun.flags import LOCAL, UNKNOWN
+from run_cycle_loop.agentrun.manifests.documents import LARGEST, Bundle, Document, read_bundle
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.validation import validate
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.runners.agentrun import run_of_cycle

@@ -10,10 +10,10 @@ from run_cycle_loop.controls.signals import SignalInbox
 
 if TYPE_CHECKING:
     from run_cycle_loop.agentrun.cluster.cancel import Cancellation
-    from run_cycle_loop.agentrun.cluster.listing import RunRow
-    from run_cycle_loop.agentrun.cluster.logs import Choice, Piece
-    from run_cycle_loop.agentrun.cluster.progress import Progress
-    from run_cycle_loop.agentrun.cluster.verify import Verification
+    from run_cycle_loop.agentrun.looking.output import Choice, Piece
+    from run_cycle_loop.agentrun.looking.progress import Progress
+    from run_cycle_loop.agentrun.looking.rows import RunRow
+    from run_cycle_loop.agentrun.looking.verify import Verification
     from run_cycle_loop.app.cluster_runs import ClusterRuns
 
 

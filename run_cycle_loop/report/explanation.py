@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 
-from run_cycle_loop.agentrun.explained import Explanation, StepExplanation, excerpt, other_of, reaches, sha, short
+from run_cycle_loop.agentrun.explaining.explained import (
+    Explanation,
+    StepExplanation,
+    excerpt,
+    other_of,
+    reaches,
+    sha,
+    short,
+)
 from run_cycle_loop.agentrun.model import AgentRun, Volume
-from run_cycle_loop.agentrun.system_prompts import SystemPrompt
-from run_cycle_loop.agentrun.vcs import VersionControl
+from run_cycle_loop.agentrun.rendering.system_prompts import SystemPrompt
+from run_cycle_loop.agentrun.rendering.vcs import VersionControl
 from run_cycle_loop.kit.durations import format_duration
 from run_cycle_loop.kit.printable import printable
 

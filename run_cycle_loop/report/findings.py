@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from run_cycle_loop.agentrun.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity
 from run_cycle_loop.report.text import Style
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState
 from run_cycle_loop.agentrun.cluster.flags import FlagReport, Origin
-from run_cycle_loop.agentrun.cluster.listing import RunRow
-from run_cycle_loop.agentrun.cluster.progress import Progress, StepProgress
-from run_cycle_loop.agentrun.cluster.verify import AttemptVerdict, Verdict, Verification
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState
+from run_cycle_loop.agentrun.looking.progress import Progress, StepProgress
+from run_cycle_loop.agentrun.looking.rows import RunRow
+from run_cycle_loop.agentrun.looking.verify import AttemptVerdict, Verdict, Verification
 from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.report.text import Style, clock_time, columns, moment, pad, span
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from run_cycle_loop.agentrun.status import Phase, RunStatus
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.model.sessions import Usage

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState, job_state
 from run_cycle_loop.agentrun.cluster.cancel import SETTLING, Cancellation, CancelResult, cancel_run
 from run_cycle_loop.agentrun.cluster.logs import headline
-from run_cycle_loop.agentrun.cluster.marks import MARKS
-from run_cycle_loop.agentrun.cluster.objects import entries, labels_of, name_of, text
-from run_cycle_loop.agentrun.cluster.outcomes import Result
-from run_cycle_loop.agentrun.cluster.progress import Progress, Waiting
 from run_cycle_loop.agentrun.cluster.submit import Submission, SubmitResult, plan, submit
 from run_cycle_loop.agentrun.cluster.watching import watch
-from run_cycle_loop.agentrun.documents import Bundle, Document
-from run_cycle_loop.agentrun.jobs import CONTAINER
-from run_cycle_loop.agentrun.observed import JobState
-from run_cycle_loop.agentrun.status import Phase, RunStatus, read_status
+from run_cycle_loop.agentrun.lifecycle.observed import JobState
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, read_status
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, job_state
+from run_cycle_loop.agentrun.looking.marks import MARKS
+from run_cycle_loop.agentrun.looking.objects import entries, labels_of, name_of, text
+from run_cycle_loop.agentrun.looking.outcomes import Result
+from run_cycle_loop.agentrun.looking.progress import Progress, Waiting
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
+from run_cycle_loop.agentrun.rendering.jobs import CONTAINER
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster, Object
 from run_cycle_loop.clients.kubernetes.errors import KubernetesError, NotFound, Stopped

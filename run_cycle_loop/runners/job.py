@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.attempts import job_state
-from run_cycle_loop.agentrun.cluster.objects import is_being_deleted, labels_of, name_of, text, uid_of
-from run_cycle_loop.agentrun.observed import JobState
+from run_cycle_loop.agentrun.lifecycle.observed import JobState
+from run_cycle_loop.agentrun.looking.attempts import job_state
+from run_cycle_loop.agentrun.looking.objects import is_being_deleted, labels_of, name_of, text, uid_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster, Object
 from run_cycle_loop.clients.kubernetes.errors import AlreadyExists, Conflict

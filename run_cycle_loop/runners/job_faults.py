@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from run_cycle_loop.agentrun.cluster.faults import FaultKind, pod_fault
-from run_cycle_loop.agentrun.cluster.objects import Object, condition, text
+from run_cycle_loop.agentrun.looking.faults import FaultKind, pod_fault
+from run_cycle_loop.agentrun.looking.objects import Object, condition, text
 
 #: What no waiting heals.
 HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})

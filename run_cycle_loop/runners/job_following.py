@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.objects import condition, entries, mapping, name_of, owners_of, part, text, uid_of
+from run_cycle_loop.agentrun.looking.objects import condition, entries, mapping, name_of, owners_of, part, text, uid_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import DELETED, Cluster, Object
 from run_cycle_loop.clients.kubernetes.errors import Conflict, KubernetesError, Stopped

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from run_cycle_loop.agentrun.templates import fill_braces
+from run_cycle_loop.agentrun.rendering.templates import fill_braces
 
 _ENVIRONMENT = re.compile(r"(\{\{\s*env\s*(?:\.[^}]*)?\}\})")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.observed import Observed
-from run_cycle_loop.agentrun.reconcile import reconcile
-from run_cycle_loop.agentrun.status import read_status, write_status
+from run_cycle_loop.agentrun.lifecycle.observed import Observed
+from run_cycle_loop.agentrun.lifecycle.reconcile import reconcile
+from run_cycle_loop.agentrun.lifecycle.status import read_status, write_status
 from run_cycle_loop.model.runs import AttemptRecord, RunEvent
 from run_cycle_loop.stores.runs import SqliteRunStore
 from run_cycle_loop.testing import make_run

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from run_cycle_loop.agentrun.crds import crds
+from run_cycle_loop.agentrun.checks.crds import crds
 from tests.cluster.client import ApiError, Client
 
 ROOT = Path(__file__).resolve().parents[2]

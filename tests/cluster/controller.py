@@ -12,10 +12,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.actions import StartAttempt
-from run_cycle_loop.agentrun.cluster.attempts import job_state
+from run_cycle_loop.agentrun.checks.rules import first_refusal
 from run_cycle_loop.agentrun.cluster.gathering import gather
-from run_cycle_loop.agentrun.cluster.objects import (
+from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.lifecycle.actions import StartAttempt
+from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control, from_annotation
+from run_cycle_loop.agentrun.lifecycle.observed import JobState, Observed, ObservedJob, Refusal
+from run_cycle_loop.agentrun.lifecycle.reconcile import reconcile, refuse
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, read_status, stamp, write_status
+from run_cycle_loop.agentrun.looking.attempts import job_state
+from run_cycle_loop.agentrun.looking.objects import (
     annotations_of,
     condition,
     created_at,
@@ -28,17 +34,11 @@ from run_cycle_loop.agentrun.cluster.objects import (
     text,
     uid_of,
 )
-from run_cycle_loop.agentrun.control import MISSING, Control, from_annotation
-from run_cycle_loop.agentrun.flags import ControllerFlags
-from run_cycle_loop.agentrun.jobs import attempt_objects, launch_refusals
 from run_cycle_loop.agentrun.model import AgentRun, read_run
-from run_cycle_loop.agentrun.observed import JobState, Observed, ObservedJob, Refusal
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.reconcile import reconcile, refuse
+from run_cycle_loop.agentrun.rendering.jobs import attempt_objects, launch_refusals
+from run_cycle_loop.agentrun.rendering.system_prompts import system_prompt
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.rules import first_refusal
-from run_cycle_loop.agentrun.status import Phase, RunStatus, read_status, stamp, write_status
-from run_cycle_loop.agentrun.system_prompts import system_prompt
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import AlreadyExists, Conflict, KubernetesError, NotFound

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.crds import PROFILES
+from run_cycle_loop.agentrun.checks.crds import PROFILES
 from tests.cluster.apiserver import AGENTS, CRDS, ApiServer, until
 from tests.cluster.client import ApiError
 from tests.cluster.kubelet import Kubelet

@@ -9,22 +9,23 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import AttemptState
 from run_cycle_loop.agentrun.cluster.cancel import CancelResult, cancel_run, delete_run
 from run_cycle_loop.agentrun.cluster.detect import detect
 from run_cycle_loop.agentrun.cluster.evidence import gather
-from run_cycle_loop.agentrun.cluster.faults import FaultKind
 from run_cycle_loop.agentrun.cluster.flags import controller_flags
 from run_cycle_loop.agentrun.cluster.listing import runs
-from run_cycle_loop.agentrun.cluster.logs import Choice, logs
+from run_cycle_loop.agentrun.cluster.logs import logs
 from run_cycle_loop.agentrun.cluster.nudge import nudge
-from run_cycle_loop.agentrun.cluster.outcomes import Result
 from run_cycle_loop.agentrun.cluster.preflight import Preflight, preflight
-from run_cycle_loop.agentrun.cluster.progress import Progress
 from run_cycle_loop.agentrun.cluster.submit import Action, Plan, Submission, SubmitResult, plan, submit
-from run_cycle_loop.agentrun.cluster.verify import Verdict, judge
 from run_cycle_loop.agentrun.cluster.watching import watch
-from run_cycle_loop.agentrun.documents import Bundle, Document
+from run_cycle_loop.agentrun.looking.attempts import AttemptState
+from run_cycle_loop.agentrun.looking.faults import FaultKind
+from run_cycle_loop.agentrun.looking.outcomes import Result
+from run_cycle_loop.agentrun.looking.output import Choice
+from run_cycle_loop.agentrun.looking.progress import Progress
+from run_cycle_loop.agentrun.looking.verify import Verdict, judge
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.names import LABEL_RUN
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.agentrun.flags import LOCAL
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine, Transition
 from run_cycle_loop.agentrun.local.runs import request_cancel, resume, run_locally
 from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.status import RunStatus
 from run_cycle_loop.controls.signals import SignalInbox
 from run_cycle_loop.controls.stop import StopControl
 from run_cycle_loop.controls.stop_file import StopFile

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun.flags import LOCAL
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.runs import is_driven, request_cancel, resume
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.status import RunStatus
 from run_cycle_loop.kit.clock import SystemClock
 from run_cycle_loop.model.enums import Urgency
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError

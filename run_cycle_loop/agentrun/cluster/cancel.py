@@ -9,12 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import job_state
-from run_cycle_loop.agentrun.cluster.objects import Object, mapping, name_of, part, text, uid_of
 from run_cycle_loop.agentrun.cluster.waits import Wait
-from run_cycle_loop.agentrun.observed import JobState
-from run_cycle_loop.agentrun.reconcile import cancel
-from run_cycle_loop.agentrun.status import Phase, RunStatus, read_status, write_status
+from run_cycle_loop.agentrun.lifecycle.observed import JobState
+from run_cycle_loop.agentrun.lifecycle.reconcile import cancel
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, read_status, write_status
+from run_cycle_loop.agentrun.looking.attempts import job_state
+from run_cycle_loop.agentrun.looking.objects import Object, mapping, name_of, part, text, uid_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import Conflict, Forbidden, NotFound, Stopped

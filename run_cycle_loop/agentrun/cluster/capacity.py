@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.objects import Object, created_at, part, seconds_between, text, uid_of
-from run_cycle_loop.agentrun.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity, Source
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.looking.objects import Object, created_at, part, seconds_between, text, uid_of
 from run_cycle_loop.agentrun.model import AgentRun, read_run, whole
 
 _QUEUED = frozenset({"pending", "queued", "progressing", "inprogress"})

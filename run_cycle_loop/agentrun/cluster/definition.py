@@ -1,9 +1,9 @@
 """The definition of AgentRun that a cluster really has, and which of its validation rules are in force."""
 
+from run_cycle_loop.agentrun.checks.crds import crds
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity, Source
 from run_cycle_loop.agentrun.cluster.detect import CRD, schema_of
-from run_cycle_loop.agentrun.cluster.objects import Object, condition, mapping, text
-from run_cycle_loop.agentrun.crds import crds
-from run_cycle_loop.agentrun.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.looking.objects import Object, condition, mapping, text
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster

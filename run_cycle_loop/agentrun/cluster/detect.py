@@ -6,7 +6,7 @@ from typing import Any
 
 from run_cycle_loop.agentrun import names
 from run_cycle_loop.agentrun.cluster.flags import DEPLOYMENT, deployed, variables
-from run_cycle_loop.agentrun.cluster.objects import Object, container, entries, labels_of, mapping, name_of, text
+from run_cycle_loop.agentrun.looking.objects import Object, container, entries, labels_of, mapping, name_of, text
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster

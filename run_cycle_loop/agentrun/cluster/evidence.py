@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState, attempts
-from run_cycle_loop.agentrun.cluster.objects import (
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus, read_status
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, attempts
+from run_cycle_loop.agentrun.looking.objects import (
     Object,
     entries,
     environment,
@@ -21,12 +22,11 @@ from run_cycle_loop.agentrun.cluster.objects import (
     name_of,
     text,
 )
-from run_cycle_loop.agentrun.cluster.verify import VARIABLES, AttemptEvidence, Evidence, Mount, Source
+from run_cycle_loop.agentrun.looking.verify import VARIABLES, AttemptEvidence, Evidence, Mount, Source, adapter_of
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.agentrun.profiles import Profile
+from run_cycle_loop.agentrun.rendering.system_prompts import MOUNT_FOLDER, MOUNT_PATH, SystemPrompt, system_prompt
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.status import RunStatus, read_status
-from run_cycle_loop.agentrun.system_prompts import MOUNT_FOLDER, MOUNT_PATH, SystemPrompt, system_prompt
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import Forbidden, KubernetesError, NotFound
@@ -130,15 +130,6 @@ def _fetched(
     if one is not None:
         found.append(one)
     return one or {}
-
-
-def adapter_of(provider: Object) -> str:
-    """Which adapter a provider's attempts have; empty where the provider is not known."""
-    spec = mapping(provider, "spec")
-    said = text(spec, "adapter", "type")
-    if said or not spec:
-        return said
-    return "codex-app-server" if text(spec, "binary").endswith("/agent-runner") else "exec"
 
 
 def _source(prompt: SystemPrompt, notes: Sequence[str]) -> Source:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.objects import Object, container, entries, mapping, text
 from run_cycle_loop.agentrun.flags import UNKNOWN, ControllerFlags, read_flags
+from run_cycle_loop.agentrun.looking.objects import Object, container, entries, mapping, text
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from run_cycle_loop.agentrun.cluster.objects import Object, mapping, name_of
 from run_cycle_loop.agentrun.cluster.references import Reference, references
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.looking.objects import Object, mapping, name_of
 from run_cycle_loop.agentrun.model import AgentRun
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.clients.kubernetes import kinds

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState, PodRow, attempts
-from run_cycle_loop.agentrun.cluster.objects import Object
-from run_cycle_loop.agentrun.cluster.outcomes import result_in
 from run_cycle_loop.agentrun.cluster.waits import Wait
+from run_cycle_loop.agentrun.lifecycle.status import read_status
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, PodRow, attempts
+from run_cycle_loop.agentrun.looking.objects import Object
+from run_cycle_loop.agentrun.looking.outcomes import result_in
+from run_cycle_loop.agentrun.looking.output import Choice, Piece
 from run_cycle_loop.agentrun.model import read_run
-from run_cycle_loop.agentrun.status import read_status
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import (
@@ -32,43 +33,6 @@ _PASSING = (TooManyRequests, ServerFault, Unreachable)
 _LONGEST = 1 << 20  #: bytes of a line that are kept together; a longer one is handed on in pieces
 _TIME = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[+-][0-9:]{5})")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """Which attempts are meant; what is not said means any."""
-
-    step: str = ""  #: its name
-    iteration: int | None = None
-    attempt: int | None = None
-
-    def fits(self, row: Attempt) -> bool:
-        """Whether an attempt is meant."""
-        return (
-            self.step in ("", row.step)
-            and self.iteration in (None, row.iteration)
-            and self.attempt in (None, row.attempt)
-        )
-
-    @property
-    def is_one(self) -> bool:
-        """Whether no second one can be meant, of a run with one step."""
-        return self.attempt is not None
-
-    def __str__(self) -> str:
-        parts = [f"step {self.step}"] if self.step else []
-        parts += [f"iteration {self.iteration}"] if self.iteration is not None else []
-        parts += [f"attempt {self.attempt}"] if self.attempt is not None else []
-        return ", ".join(parts) or "any attempt"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """A piece of output, or a word of ours about it."""
-
-    attempt: Attempt | None
-    data: bytes = b""  #: whole lines, except where one is very long
-    note: str = ""
 
 
 def logs(  # noqa: PLR0913 - which, how, and the effects

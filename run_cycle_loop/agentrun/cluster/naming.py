@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.marks import bears, free_name, was_changed
-from run_cycle_loop.agentrun.cluster.objects import Object, is_being_deleted, labels_of, name_of, owners_of, text
-from run_cycle_loop.agentrun.cluster.outcomes import Result, result_of
-from run_cycle_loop.agentrun.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.looking.marks import bears, free_name, was_changed
+from run_cycle_loop.agentrun.looking.objects import Object, is_being_deleted, labels_of, name_of, owners_of, text
+from run_cycle_loop.agentrun.looking.outcomes import Result, result_of
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 
 

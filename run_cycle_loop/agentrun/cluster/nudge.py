@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.objects import annotations_of, uid_of
-from run_cycle_loop.agentrun.cluster.outcomes import result_of
-from run_cycle_loop.agentrun.status import moment, stamp
+from run_cycle_loop.agentrun.lifecycle.status import moment, stamp
+from run_cycle_loop.agentrun.looking.objects import annotations_of, uid_of
+from run_cycle_loop.agentrun.looking.outcomes import result_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import NotFound

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.marks import bears, digest_of, key_of, marked, with_spec_digest
-from run_cycle_loop.agentrun.cluster.objects import Object, mapping, part, text
-from run_cycle_loop.agentrun.documents import Bundle, Document
+from run_cycle_loop.agentrun.looking.marks import bears, digest_of, key_of, marked, with_spec_digest
+from run_cycle_loop.agentrun.looking.objects import Object, mapping, part, text
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.kinds import Kind

@@ -5,22 +5,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.checks.validation import validate
 from run_cycle_loop.agentrun.cluster.capacity import Capacity, capacity_findings, count
 from run_cycle_loop.agentrun.cluster.definition import definition_findings
 from run_cycle_loop.agentrun.cluster.flags import DEPLOYMENT, FlagReport, Origin, controller_flags, deployed
 from run_cycle_loop.agentrun.cluster.gathering import Gathered, gather
-from run_cycle_loop.agentrun.cluster.marks import key_of
 from run_cycle_loop.agentrun.cluster.naming import is_submitted, naming_findings, proposed_name
-from run_cycle_loop.agentrun.cluster.objects import Object, labels_of, mapping, number
 from run_cycle_loop.agentrun.cluster.permissions import permission_findings
 from run_cycle_loop.agentrun.cluster.planning import dependencies_of
 from run_cycle_loop.agentrun.cluster.references import Reference
 from run_cycle_loop.agentrun.cluster.storage import claim_findings
-from run_cycle_loop.agentrun.documents import Bundle, Document
-from run_cycle_loop.agentrun.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.looking.marks import key_of
+from run_cycle_loop.agentrun.looking.objects import Object, labels_of, mapping, number
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.validation import validate
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import ALL_NAMESPACES, Cluster
 from run_cycle_loop.clients.kubernetes.errors import Forbidden, KindNotServed

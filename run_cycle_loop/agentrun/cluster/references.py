@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.objects import Object, entries, mapping, text
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.looking.objects import Object, entries, mapping, text
 from run_cycle_loop.agentrun.model import AgentRun, Volume
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.kinds import Kind

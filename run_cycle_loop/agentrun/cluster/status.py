@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.objects import Object
-from run_cycle_loop.agentrun.cluster.progress import Hint, Progress, progress
+from run_cycle_loop.agentrun.looking.objects import Object
+from run_cycle_loop.agentrun.looking.progress import Hint, Progress, progress
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import Forbidden, NotFound

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity, Source
 from run_cycle_loop.agentrun.cluster.gathering import Gathered
-from run_cycle_loop.agentrun.cluster.objects import Object, is_being_deleted, name_of, part, text, uid_of
-from run_cycle_loop.agentrun.cluster.outcomes import result_of
 from run_cycle_loop.agentrun.cluster.references import claims
-from run_cycle_loop.agentrun.findings import Finding, Severity, Source
+from run_cycle_loop.agentrun.looking.objects import Object, is_being_deleted, name_of, part, text, uid_of
+from run_cycle_loop.agentrun.looking.outcomes import result_of
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import Forbidden

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.marks import bears, free_name, was_changed
-from run_cycle_loop.agentrun.cluster.objects import Object, name_of, uid_of
-from run_cycle_loop.agentrun.cluster.outcomes import result_of
 from run_cycle_loop.agentrun.cluster.planning import (
     ORDER,
     Action,
@@ -20,6 +17,9 @@ from run_cycle_loop.agentrun.cluster.planning import (
     plan,
 )
 from run_cycle_loop.agentrun.cluster.waits import Wait
+from run_cycle_loop.agentrun.looking.marks import bears, free_name, was_changed
+from run_cycle_loop.agentrun.looking.objects import Object, name_of, uid_of
+from run_cycle_loop.agentrun.looking.outcomes import result_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
 from run_cycle_loop.clients.kubernetes.errors import (

@@ -4,12 +4,12 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import PodRow
 from run_cycle_loop.agentrun.cluster.nudge import APART, nudge
-from run_cycle_loop.agentrun.cluster.objects import Object, uid_of
-from run_cycle_loop.agentrun.cluster.outcomes import Result
-from run_cycle_loop.agentrun.cluster.progress import Hint, Progress, Waiting, ended, progress
 from run_cycle_loop.agentrun.cluster.waits import Wait
+from run_cycle_loop.agentrun.looking.attempts import PodRow
+from run_cycle_loop.agentrun.looking.objects import Object, uid_of
+from run_cycle_loop.agentrun.looking.outcomes import Result
+from run_cycle_loop.agentrun.looking.progress import Hint, Progress, Waiting, ended, progress
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import DELETED, Cluster
 from run_cycle_loop.clients.kubernetes.errors import (

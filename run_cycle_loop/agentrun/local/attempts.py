@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.agentrun.flags import ControllerFlags
-from run_cycle_loop.agentrun.jobs import attempt_objects
+from run_cycle_loop.agentrun.lifecycle.status import stamp
 from run_cycle_loop.agentrun.local import control_file, observation, processes, volumes
 from run_cycle_loop.agentrun.local import mounts as container
 from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine
@@ -19,9 +19,9 @@ from run_cycle_loop.agentrun.local.pod import Pod, Secrets, assemble
 from run_cycle_loop.agentrun.local.processes import AttemptProcess
 from run_cycle_loop.agentrun.model import AgentRun, Step
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.prompts import is_codex, provider_of
+from run_cycle_loop.agentrun.rendering.jobs import attempt_objects
+from run_cycle_loop.agentrun.rendering.prompts import is_codex, provider_of
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.status import stamp
 from run_cycle_loop.kit import files
 from run_cycle_loop.kit.process_tree import ProcessTree
 from run_cycle_loop.kit.processes import LaunchError

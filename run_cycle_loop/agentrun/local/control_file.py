@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from run_cycle_loop.agentrun import control
-from run_cycle_loop.agentrun.control import MISSING, Control
+from run_cycle_loop.agentrun.lifecycle import control
+from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control
 from run_cycle_loop.agentrun.local import mounts as places
 from run_cycle_loop.agentrun.local.mounts import Mount
 from run_cycle_loop.kit import files

@@ -9,19 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.agentrun import reconcile as machine_of_states
-from run_cycle_loop.agentrun.actions import Action, LookAgain, Reconciled, StartAttempt, StopAttempt
-from run_cycle_loop.agentrun.control import MISSING, Control
-from run_cycle_loop.agentrun.jobs import launch_refusals
+from run_cycle_loop.agentrun.lifecycle import reconcile as machine_of_states
+from run_cycle_loop.agentrun.lifecycle.actions import Action, LookAgain, Reconciled, StartAttempt, StopAttempt
+from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control
+from run_cycle_loop.agentrun.lifecycle.observed import Observed, ObservedJob, Refusal
+from run_cycle_loop.agentrun.lifecycle.reconcile import reconcile
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, moment, read_status, stamp, write_status
 from run_cycle_loop.agentrun.local import control_file, job, observation
 from run_cycle_loop.agentrun.local.attempts import Attempts, Subject
 from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.places import SECRETS, STATUS, Places
 from run_cycle_loop.agentrun.local.processes import me
 from run_cycle_loop.agentrun.model import Step
-from run_cycle_loop.agentrun.observed import Observed, ObservedJob, Refusal
-from run_cycle_loop.agentrun.reconcile import reconcile
-from run_cycle_loop.agentrun.status import Phase, RunStatus, moment, read_status, stamp, write_status
+from run_cycle_loop.agentrun.rendering.jobs import launch_refusals
 from run_cycle_loop.kit import files, process_tree
 from run_cycle_loop.model.runs import AttemptRecord, RunEvent, RunRecord
 

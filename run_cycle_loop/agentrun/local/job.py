@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.actions import Reconciled, StartAttempt
+from run_cycle_loop.agentrun.lifecycle.actions import Reconciled, StartAttempt
+from run_cycle_loop.agentrun.lifecycle.observed import JobState, Observed
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, stamp
 from run_cycle_loop.agentrun.model import AgentRun, Step
-from run_cycle_loop.agentrun.observed import JobState, Observed
-from run_cycle_loop.agentrun.status import Phase, RunStatus, stamp
 
 STEP = Step(index=0, name="job")  #: what stands for a step where there is none
 

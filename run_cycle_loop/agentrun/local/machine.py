@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.agentrun.status import RunStatus
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.model.enums import Urgency
 from run_cycle_loop.model.ports import Clock, RunStore, StopToken
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.agentrun import failures
-from run_cycle_loop.agentrun.control import MISSING, Control
-from run_cycle_loop.agentrun.observed import JobState, ObservedJob
+from run_cycle_loop.agentrun.lifecycle import failures
+from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control
+from run_cycle_loop.agentrun.lifecycle.observed import JobState, ObservedJob
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.runs import AttemptRecord
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from run_cycle_loop.agentrun.jobs import AttemptObjects
 from run_cycle_loop.agentrun.local import mounts as places
 from run_cycle_loop.agentrun.local.mounts import Mount
+from run_cycle_loop.agentrun.rendering.jobs import AttemptObjects
+from run_cycle_loop.agentrun.rendering.system_prompts import MOUNT_FOLDER
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.system_prompts import MOUNT_FOLDER
 from run_cycle_loop.model.errors import ConfigError
 
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")

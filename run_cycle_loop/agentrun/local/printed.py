@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState
-from run_cycle_loop.agentrun.cluster.logs import Choice, Piece
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState
+from run_cycle_loop.agentrun.looking.output import Choice, Piece
 from run_cycle_loop.kit import files
 
 LOG = Path(".agent") / "runner.log"

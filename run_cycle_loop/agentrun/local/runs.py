@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.lifecycle.observed import Refusal
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus, stamp, write_status
 from run_cycle_loop.agentrun.local import pod, sandbox, secret_values
 from run_cycle_loop.agentrun.local.attempts import Subject
 from run_cycle_loop.agentrun.local.engine import CANCELLED, Engine
@@ -18,11 +20,9 @@ from run_cycle_loop.agentrun.local.pod import Secrets
 from run_cycle_loop.agentrun.local.volumes import Claims
 from run_cycle_loop.agentrun.model import AgentRun, Workload, read_run
 from run_cycle_loop.agentrun.names import ANNOTATION_CONTROL
-from run_cycle_loop.agentrun.observed import Refusal
-from run_cycle_loop.agentrun.payloads import payloads
 from run_cycle_loop.agentrun.profiles import Profile
+from run_cycle_loop.agentrun.rendering.payloads import payloads
 from run_cycle_loop.agentrun.resources import Resources
-from run_cycle_loop.agentrun.status import RunStatus, stamp, write_status
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.errors import AlreadyRunning, ConfigError, StateError
 from run_cycle_loop.model.runs import RunEvent, RunKind, RunRecord
@@ -235,7 +235,7 @@ def _facts_of(run: AgentRun, resources: Resources, profile: Profile, flags: Cont
 
 def _first_refusal(run: AgentRun, resources: Resources, profile: Profile, flags: ControllerFlags) -> Refusal | None:
     # The rules are many modules, and a run that is resumed has passed them.
-    from run_cycle_loop.agentrun.rules import first_refusal  # noqa: PLC0415
+    from run_cycle_loop.agentrun.checks.rules import first_refusal  # noqa: PLC0415
 
     return first_refusal(run, resources, profile, flags)
 

@@ -9,18 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState, PodRow
-from run_cycle_loop.agentrun.cluster.evidence import adapter_of
-from run_cycle_loop.agentrun.cluster.listing import RunRow
-from run_cycle_loop.agentrun.cluster.objects import environment, seconds_between
-from run_cycle_loop.agentrun.cluster.progress import Hint, Progress, progress
-from run_cycle_loop.agentrun.cluster.verify import VARIABLES, AttemptEvidence, Evidence, Mount, Source
 from run_cycle_loop.agentrun.flags import LOCAL
-from run_cycle_loop.agentrun.jobs import attempt_objects
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, PodRow
+from run_cycle_loop.agentrun.looking.objects import environment, seconds_between
+from run_cycle_loop.agentrun.looking.progress import Hint, Progress, progress
+from run_cycle_loop.agentrun.looking.rows import RunRow
+from run_cycle_loop.agentrun.looking.verify import VARIABLES, AttemptEvidence, Evidence, Mount, Source, adapter_of
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.agentrun.names import FINALIZER
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.prompts import MOUNT_FOLDER, provider_of, system_prompt
+from run_cycle_loop.agentrun.rendering.jobs import attempt_objects
+from run_cycle_loop.agentrun.rendering.prompts import MOUNT_FOLDER, provider_of, system_prompt
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.runs import AttemptRecord, RunRecord

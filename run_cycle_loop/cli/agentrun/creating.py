@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from run_cycle_loop.agentrun.creation import GUIDE_CONDITION, VolumeWish, Wish, manifest, unique_name
+from run_cycle_loop.agentrun.manifests.creation import GUIDE_CONDITION, VolumeWish, Wish, manifest, unique_name
 from run_cycle_loop.agentrun.model import DEFAULT_NAMESPACE
 from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.model.errors import ConfigError

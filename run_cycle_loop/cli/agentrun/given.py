@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from run_cycle_loop.agentrun.documents import LARGEST, Bundle, Document, read_bundle
+from run_cycle_loop.agentrun.manifests.documents import LARGEST, Bundle, Document, read_bundle
 from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.report.text import Style
@@ -82,7 +82,7 @@ def renamed(bundle: Bundle, document: Document, name: str | None, ending: str) -
     """
     from dataclasses import replace  # noqa: PLC0415 - only who renames
 
-    from run_cycle_loop.agentrun.creation import unique_name  # noqa: PLC0415
+    from run_cycle_loop.agentrun.manifests.creation import unique_name  # noqa: PLC0415
 
     wanted = name or (unique_name(document.name, ending) if ending else document.name)
     if wanted == document.name:

@@ -16,8 +16,8 @@ from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.report import runs as view
 
 if TYPE_CHECKING:
-    from run_cycle_loop.agentrun.cluster.logs import Piece
-    from run_cycle_loop.agentrun.cluster.progress import Progress
+    from run_cycle_loop.agentrun.looking.output import Piece
+    from run_cycle_loop.agentrun.looking.progress import Progress
     from run_cycle_loop.app.runs import Runs
 
 _SETTINGS = ("where", "namespace", "kubeconfig", "kube_context", "state_dir", "config")
@@ -134,7 +134,7 @@ def logs(
     follow: bool,
 ) -> int:
     """Print what the attempts of a run print: of the newest one, or of those that are named."""
-    from run_cycle_loop.agentrun.cluster.logs import Choice  # noqa: PLC0415
+    from run_cycle_loop.agentrun.looking.output import Choice  # noqa: PLC0415
 
     with ExitStack() as stack:
         choice = Choice(step=step, iteration=iteration, attempt=attempt)

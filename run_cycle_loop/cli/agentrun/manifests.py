@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from run_cycle_loop.agentrun.documents import Bundle
-from run_cycle_loop.agentrun.findings import Severity
+from run_cycle_loop.agentrun.checks.findings import Severity
 from run_cycle_loop.agentrun.flags import UNKNOWN
+from run_cycle_loop.agentrun.manifests.documents import Bundle
 from run_cycle_loop.agentrun.model import AgentRun, Step, read_run
 from run_cycle_loop.agentrun.names import object_name
-from run_cycle_loop.agentrun.payloads import payloads
 from run_cycle_loop.agentrun.profiles import Profile
+from run_cycle_loop.agentrun.rendering.payloads import payloads
 from run_cycle_loop.cli.agentrun.given import bundle_of, files, json_output, one_run, runs_of, screen, show
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
@@ -40,7 +40,7 @@ def validate(flags: dict[str, Any], *, sources: Sequence[str], strict: bool, qui
     A bundle may hold the Agent, AgentProvider, ImplementationSpec, ConfigMaps, Secrets and claims beside the run. What
     is not in it cannot be checked, and is noted. The exit code is 2 where there is an error.
     """
-    from run_cycle_loop.agentrun.validation import validate as check  # noqa: PLC0415 - brings the schemas with it
+    from run_cycle_loop.agentrun.checks.validation import validate as check  # noqa: PLC0415 - brings the schemas with it
 
     profile, bundle = _profile(flags), bundle_of(sources)
     found = check(bundle, profile=profile, flags=UNKNOWN)
@@ -69,7 +69,7 @@ def explain(flags: dict[str, Any], *, sources: Sequence[str], name: str | None, 
     Which prompt wins and which are shadowed, how placeholders come out, where the system prompt is from and its hash,
     image, volumes, labels, the plan of each loop, the names of the Jobs, and what the other profile would do otherwise.
     """
-    from run_cycle_loop.agentrun.explanation import explain as explained  # noqa: PLC0415 - as above
+    from run_cycle_loop.agentrun.explaining.explanation import explain as explained  # noqa: PLC0415 - as above
     from run_cycle_loop.report.explanation import lines  # noqa: PLC0415
 
     profile, bundle = _profile(flags), bundle_of(sources)
@@ -175,8 +175,8 @@ def _show_difference(run: AgentRun, steps: Sequence[Step | None], bundle: Bundle
 
 
 def _show_objects(run: AgentRun, steps: Sequence[Step | None], bundle: Bundle, profile: Profile) -> int:
-    from run_cycle_loop.agentrun.jobs import attempt_objects  # noqa: PLC0415
-    from run_cycle_loop.agentrun.yaml_blocks import to_yaml  # noqa: PLC0415
+    from run_cycle_loop.agentrun.manifests.yaml_blocks import to_yaml  # noqa: PLC0415
+    from run_cycle_loop.agentrun.rendering.jobs import attempt_objects  # noqa: PLC0415
 
     resources = bundle.resources(run.namespace)
     texts = []

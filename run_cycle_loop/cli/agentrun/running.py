@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from run_cycle_loop.agentrun.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity
 from run_cycle_loop.agentrun.flags import LOCAL
 from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
@@ -23,8 +23,8 @@ from run_cycle_loop.report import findings as findings_view
 from run_cycle_loop.report import runs as view
 
 if TYPE_CHECKING:
-    from run_cycle_loop.agentrun.documents import Bundle
     from run_cycle_loop.agentrun.local.machine import Transition
+    from run_cycle_loop.agentrun.manifests.documents import Bundle
     from run_cycle_loop.app.local_runs import LocalRuns
 
 _SETTINGS = (
@@ -98,7 +98,7 @@ def run(
 
 def _refused(bundle: "Bundle", profile: Profile, *, as_json: bool) -> int | None:
     """Errors are caught before anything starts."""
-    from run_cycle_loop.agentrun.validation import validate  # noqa: PLC0415 - brings the schemas with it
+    from run_cycle_loop.agentrun.checks.validation import validate  # noqa: PLC0415 - brings the schemas with it
 
     found = validate(bundle, profile=profile, flags=LOCAL)
     errors: list[Finding] = [one for one in found if one.severity is Severity.ERROR]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from run_cycle_loop.agentrun.findings import Severity
+from run_cycle_loop.agentrun.checks.findings import Severity
 from run_cycle_loop.cli.agentrun.given import bundle_of, files, one_run, renamed, screen, show
 from run_cycle_loop.cli.agentrun.looking import duration, followed
 from run_cycle_loop.cli.lenient import settings_for_looking

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from run_cycle_loop.agentrun.actions import Action, LookAgain, StartAttempt, StopAttempt
-from run_cycle_loop.agentrun.control import Control
+from run_cycle_loop.agentrun.lifecycle.actions import Action, LookAgain, StartAttempt, StopAttempt
+from run_cycle_loop.agentrun.lifecycle.control import Control
+from run_cycle_loop.agentrun.lifecycle.observed import JobState, Observed, ObservedJob, Refusal
+from run_cycle_loop.agentrun.lifecycle.reconcile import HISTORY_LIMIT, reconcile
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus, read_status, write_status
 from run_cycle_loop.agentrun.model import AgentRun, read_run
-from run_cycle_loop.agentrun.observed import JobState, Observed, ObservedJob, Refusal
-from run_cycle_loop.agentrun.reconcile import HISTORY_LIMIT, reconcile
-from run_cycle_loop.agentrun.status import RunStatus, read_status, write_status
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 

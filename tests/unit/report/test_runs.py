@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from run_cycle_loop.agentrun.cluster.attempts import Attempt, AttemptState, PodRow
-from run_cycle_loop.agentrun.cluster.faults import Fault, FaultKind
+from run_cycle_loop.agentrun.checks.findings import Finding, Severity
+from run_cycle_loop.agentrun.checks.findings import Source as FindingSource
 from run_cycle_loop.agentrun.cluster.flags import Flag, FlagReport, Origin
-from run_cycle_loop.agentrun.cluster.listing import RunRow
-from run_cycle_loop.agentrun.cluster.progress import Hint, Overdue, Progress, StepProgress, Waiting
-from run_cycle_loop.agentrun.cluster.verify import AttemptVerdict, Fact, Source, Verdict, Verification
-from run_cycle_loop.agentrun.findings import Finding, Severity
-from run_cycle_loop.agentrun.findings import Source as FindingSource
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, PodRow
+from run_cycle_loop.agentrun.looking.faults import Fault, FaultKind
+from run_cycle_loop.agentrun.looking.progress import Hint, Overdue, Progress, StepProgress, Waiting
+from run_cycle_loop.agentrun.looking.rows import RunRow
+from run_cycle_loop.agentrun.looking.verify import AttemptVerdict, Fact, Source, Verdict, Verification
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.report import findings as findings_view
 from run_cycle_loop.report import runs

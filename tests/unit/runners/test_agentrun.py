@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.status import read_status
+from run_cycle_loop.agentrun.lifecycle.status import read_status
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.model.sessions import AgentReport, Usage

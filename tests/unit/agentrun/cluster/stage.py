@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.crds import crds
-from run_cycle_loop.agentrun.documents import Bundle, Document
+from run_cycle_loop.agentrun.checks.crds import crds
 from run_cycle_loop.agentrun.flags import ControllerFlags
+from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.kinds import Kind

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.cluster.logs import Choice, Piece, logs
+from run_cycle_loop.agentrun.cluster.logs import logs
+from run_cycle_loop.agentrun.looking.output import Choice, Piece
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.errors import (
     Forbidden,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.checks.findings import Severity
 from run_cycle_loop.agentrun.cluster.detect import CRD, detect
 from run_cycle_loop.agentrun.cluster.flags import Origin, controller_flags
 from run_cycle_loop.agentrun.cluster.permissions import rights
 from run_cycle_loop.agentrun.cluster.preflight import Preflight, preflight
 from run_cycle_loop.agentrun.cluster.storage import STORAGE_CLASS
 from run_cycle_loop.agentrun.cluster.submit import plan, submit
-from run_cycle_loop.agentrun.findings import Severity
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.errors import Unreachable

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun import names
-from run_cycle_loop.agentrun.cluster.attempts import AttemptState
-from run_cycle_loop.agentrun.cluster.faults import FaultKind
 from run_cycle_loop.agentrun.cluster.listing import runs
-from run_cycle_loop.agentrun.cluster.outcomes import EXIT_CODES, Result
-from run_cycle_loop.agentrun.cluster.progress import Progress, Waiting, progress
 from run_cycle_loop.agentrun.cluster.status import look
-from run_cycle_loop.agentrun.reconcile import cancel
-from run_cycle_loop.agentrun.status import read_status, write_status
+from run_cycle_loop.agentrun.lifecycle.reconcile import cancel
+from run_cycle_loop.agentrun.lifecycle.status import read_status, write_status
+from run_cycle_loop.agentrun.looking.attempts import AttemptState
+from run_cycle_loop.agentrun.looking.faults import FaultKind
+from run_cycle_loop.agentrun.looking.outcomes import EXIT_CODES, Result
+from run_cycle_loop.agentrun.looking.progress import Progress, Waiting, progress
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.errors import NotFound
 from tests.unit.agentrun.cluster.stage import NAMESPACE, RUN, Ending, Stage, conditional

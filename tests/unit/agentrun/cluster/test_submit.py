@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.cluster.marks import DIGEST, LABEL, digest_of, free_name, key_of, mark_of
 from run_cycle_loop.agentrun.cluster.status import look
 from run_cycle_loop.agentrun.cluster.submit import (
     EXIT_CODES,
@@ -19,6 +18,7 @@ from run_cycle_loop.agentrun.cluster.submit import (
     plan,
     submit,
 )
+from run_cycle_loop.agentrun.looking.marks import DIGEST, LABEL, digest_of, free_name, key_of, mark_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.errors import (
     AlreadyExists,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun.cluster.evidence import gather
-from run_cycle_loop.agentrun.cluster.verify import (
+from run_cycle_loop.agentrun.looking.verify import (
     EXIT_CODES,
     EXPECTED_HASH,
     PATH,
@@ -22,7 +22,7 @@ from run_cycle_loop.agentrun.cluster.verify import (
     judge,
 )
 from run_cycle_loop.agentrun.profiles import Profile
-from run_cycle_loop.agentrun.system_prompts import MOUNT_FOLDER, MOUNT_PATH
+from run_cycle_loop.agentrun.rendering.system_prompts import MOUNT_FOLDER, MOUNT_PATH
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import ExecResult
 from run_cycle_loop.clients.kubernetes.errors import Forbidden, NotFound, Unreachable

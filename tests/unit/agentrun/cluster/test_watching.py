@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from run_cycle_loop.agentrun.cluster.nudge import ANNOTATION, nudge
-from run_cycle_loop.agentrun.cluster.outcomes import Result
-from run_cycle_loop.agentrun.cluster.progress import Progress
 from run_cycle_loop.agentrun.cluster.watching import watch
+from run_cycle_loop.agentrun.looking.outcomes import Result
+from run_cycle_loop.agentrun.looking.progress import Progress
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.errors import (
     Expired,

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.actions import StartAttempt
+from run_cycle_loop.agentrun.lifecycle.actions import StartAttempt
+from run_cycle_loop.agentrun.lifecycle.observed import JobState, Observed, ObservedJob
+from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.agentrun.local.job import reconcile_job
 from run_cycle_loop.agentrun.model import AgentRun
-from run_cycle_loop.agentrun.observed import JobState, Observed, ObservedJob
-from run_cycle_loop.agentrun.status import RunStatus
 from run_cycle_loop.testing import NOON
 
 RUN = AgentRun(name="demo", namespace="agents", runtime="job", generation=3)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from run_cycle_loop.agentrun.lifecycle.observed import JobState
 from run_cycle_loop.agentrun.local import observation
-from run_cycle_loop.agentrun.observed import JobState
 from run_cycle_loop.model.runs import AttemptRecord
 
 RECORD = AttemptRecord(name="a", step=1, iteration=None, attempt=1, folder="/nowhere", started_at="s")

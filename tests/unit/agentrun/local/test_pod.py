@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from run_cycle_loop.agentrun.jobs import AttemptObjects
 from run_cycle_loop.agentrun.local.pod import Pod, assemble, secrets_in
+from run_cycle_loop.agentrun.rendering.jobs import AttemptObjects
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.model.errors import ConfigError
 

@@ -1,6 +1,5 @@
 """A cycle as an AgentRun of this machine, put together."""
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,13 +10,14 @@ from run_cycle_loop.agentrun.flags import LOCAL
 from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus
 from run_cycle_loop.agentrun.local import observation
 from run_cycle_loop.agentrun.local.engine import STOPPED
-from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine, Transition
+from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.runs import known_run, request_cancel, resume, run_locally
 from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.app.attempt_logs import AttemptLogs
 from run_cycle_loop.app.cycle import Cycle, CycleStops
+from run_cycle_loop.app.launching import launch
 from run_cycle_loop.kit.clock import SystemClock
 from run_cycle_loop.model.decisions import StopRequest
 from run_cycle_loop.model.enums import AgentClass, StopReason, Urgency
@@ -85,11 +85,6 @@ def _of_attempts(environ: Mapping[str, str]) -> dict[str, str]:
     """What attempts are told of it; an agent that nobody has chosen is theirs to choose."""
     ours = _OURS | ({_AGENT} if environ.get(_AGENT) == "auto" else set())
     return {name: value for name, value in environ.items() if name not in ours}
-
-
-def launch(plan: AttemptPlan) -> tuple[str, ...]:
-    """The command line of an attempt's runner."""
-    return (sys.executable, "-P", "-m", "run_cycle_loop.start_attempt", str(plan.spec))
 
 
 def clear_local(machine: Machine, marks: Marks, cycle: Cycle) -> None:

@@ -1,7 +1,6 @@
 """The AgentRuns of this machine, as the commands see them."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from run_cycle_loop.agentrun.cluster.cancel import Cancellation, CancelResult
 from run_cycle_loop.agentrun.flags import LOCAL
 from run_cycle_loop.agentrun.lifecycle.status import RunStatus
 from run_cycle_loop.agentrun.local import view
-from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine, Transition
+from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.printed import printed
 from run_cycle_loop.agentrun.local.runs import is_driven, known_run, request_cancel, resume, run_locally
 from run_cycle_loop.agentrun.looking.attempts import Attempt
@@ -24,6 +23,7 @@ from run_cycle_loop.agentrun.model import AgentRun
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.app.cycle import CycleStops
+from run_cycle_loop.app.launching import launch
 from run_cycle_loop.app.plan import TOLD, TOLD_TOO, told_by_variables
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.kit.clock import SystemClock
@@ -173,7 +173,7 @@ class LocalRuns:
         return Machine(
             store=self.store,
             state=settings.state_dir.absolute(),
-            launch=_runner,
+            launch=launch,
             clock=self.clock,
             stop=_Stop(self.stops),
             environ={**os.environ, **variables},
@@ -207,10 +207,6 @@ class _Stop:
 
 def _nobody(_happened: Transition) -> None:
     """Nobody listens."""
-
-
-def _runner(plan: AttemptPlan) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-m", "run_cycle_loop.start_attempt", str(plan.spec))
 
 
 def _warn(sentence: str) -> None:

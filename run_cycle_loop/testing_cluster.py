@@ -144,6 +144,9 @@ class InMemoryCluster:
 
     # What the product asks of it.
 
+    def limit(self, seconds: float | None) -> None:
+        """Nothing here takes any time."""
+
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """One object; None where there is none."""
         key = self._key(kind, namespace, name)

@@ -67,6 +67,7 @@ def _on_cluster(cycle: Cycle, bundle: Bundle, document: Document) -> CycleEnd:
         context=settings.kube_context,
         namespace=document.namespace,
         environ=cycle.environ,
+        alarm=stops.fileno(),
     ) as cluster:
         place = Place(
             cluster=cluster, clock=SystemClock(), wait=stops.wait, hurry=stops.hurry, patience=patience(settings)

@@ -37,7 +37,7 @@ class ClusterRuns:
     @classmethod
     def of(cls, settings: Settings, stack: ExitStack, stops: CycleStops) -> Self:
         """The runs of the cluster that the settings name."""
-        cluster = connected(settings, stack, stops.wait)
+        cluster = connected(settings, stack, stops.wait, stops.fileno())
         context = f" ({settings.kube_context})" if settings.kube_context else ""
         return cls(
             where=f"on the cluster{context}",

@@ -11,20 +11,23 @@ from run_cycle_loop.config.settings import Settings
 Wait = Callable[[float], bool]
 
 
-def connected(settings: Settings, stack: ExitStack, wait: Wait) -> PatientCluster:
+def connected(settings: Settings, stack: ExitStack, wait: Wait, alarm: int | None = None) -> PatientCluster:
     """A connection that forgives what passes by itself; it is closed with the stack.
 
     Args:
         settings: which kubeconfig, context and namespace.
         stack: who closes it.
         wait: pauses for so many seconds; true where it was asked to stop.
+        alarm: a descriptor that is readable when a signal has come, so that no call makes deaf.
 
     Raises:
         ConfigError: there is no way to a cluster.
     """
     from run_cycle_loop.clients.kubernetes.connecting import connect  # noqa: PLC0415 - 0.3 s
 
-    cluster = connect(kubeconfig=settings.kubeconfig, context=settings.kube_context, namespace=settings.namespace)
+    cluster = connect(
+        kubeconfig=settings.kubeconfig, context=settings.kube_context, namespace=settings.namespace, alarm=alarm
+    )
     close = getattr(cluster, "close", None)
     if close is not None:
         stack.callback(close)

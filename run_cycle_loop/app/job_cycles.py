@@ -38,6 +38,7 @@ def run_as_job(cycle: Cycle) -> CycleEnd:
         context=settings.kube_context,
         namespace=settings.namespace,
         environ=cycle.environ,
+        alarm=stops.fileno(),
     ) as cluster:
         manifest = job_manifest(made_of, marks=cycle.marks, told=cycle.told, default_namespace=cluster.namespace)
         clear_jobs(

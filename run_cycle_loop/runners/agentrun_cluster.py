@@ -87,6 +87,8 @@ def carry_out(place: Place, bundle: Bundle, document: Document, how: Following) 
     how.say(submission.message)
     if submission.result in (SubmitResult.CREATED, SubmitResult.ADOPTED):
         return _Followed(place, submission, how).to_the_end()
+    if submission.result is SubmitResult.UNCERTAIN and place.wait(0):
+        return _Followed(place, submission, how).withdrawn() or _not_submitted(submission)
     return _not_submitted(submission)
 
 
@@ -172,6 +174,11 @@ class _Followed:
         finally:
             for log in self._logs.values():
                 log.close()
+
+    def withdrawn(self) -> RunResult | None:
+        """Cancel it after a stop, if it was made at all; None where it is not there, or not yet."""
+        done = self._cancelled(RunEnd.CANCELLED, None, why="its loop was told to end it")
+        return None if done.end is RunEnd.DELETED else done
 
     def _watched(self) -> RunResult:
         place = self._place

@@ -8,12 +8,12 @@ from run_cycle_loop.agentrun.looking.attempts import job_state
 from run_cycle_loop.agentrun.looking.objects import is_being_deleted, labels_of, name_of, text, uid_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster, Object
-from run_cycle_loop.clients.kubernetes.errors import AlreadyExists, Conflict
+from run_cycle_loop.clients.kubernetes.errors import AlreadyExists, Conflict, KubernetesError, Stopped
 from run_cycle_loop.clients.kubernetes.patient import PatientCluster
 from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import Clock
 from run_cycle_loop.runners.job_following import Following, JobFollower, Wait
-from run_cycle_loop.runners.job_result import JobResult
+from run_cycle_loop.runners.job_result import JobEnd, JobResult
 from run_cycle_loop.runners.marks import LABEL_CYCLE, LABEL_LOOP, Marks
 from run_cycle_loop.runners.rights import FOR_JOBS, require
 
@@ -37,12 +37,21 @@ def run_job(
     Raises:
         Stopped: a stop came before anything was made.
         ConfigError: it may not be followed, or not be ended.
-        KubernetesError: the Job could not be made.
+        KubernetesError: the Job was surely not made.
         RunnerError: another one has its name.
     """
     patient = PatientCluster(cluster, wait=wait, budget=how.patience, marks=(LABEL_CYCLE,), monotonic=clock.monotonic)
     require(patient, text(manifest, "metadata", "namespace"), FOR_JOBS)
-    job = _made(patient, manifest, how.say)
+    try:
+        job = _made(patient, manifest, how.say)
+    except (KubernetesError, Stopped) as error:
+        if not error.may_have_happened:
+            raise
+        hurried = PatientCluster(cluster, wait=hurry, budget=how.ending, monotonic=clock.monotonic)
+        found = _looked_for(hurried, manifest)
+        if found is None:
+            return _unseen(manifest, error)
+        job = found
     return JobFollower(cluster, job, how, clock=clock, wait=wait, hurry=hurry).to_the_end()
 
 
@@ -107,6 +116,26 @@ def _made(cluster: Cluster, manifest: Mapping[str, Any], say: Callable[[str], ob
         return found
     say(f"Job {namespace}/{name} is made")
     return job
+
+
+def _looked_for(cluster: Cluster, manifest: Mapping[str, Any]) -> Object | None:
+    """This cycle's Job, where it was made although nobody said so; a stop that was asked for ends it at once."""
+    try:
+        found = cluster.get(kinds.JOB, name_of(manifest), text(manifest, "metadata", "namespace"))
+    except (KubernetesError, Stopped):
+        return None
+    return found if found is not None and _cycle(found) == _cycle(manifest) else None
+
+
+def _unseen(manifest: Mapping[str, Any], error: KubernetesError | Stopped) -> JobResult:
+    """What is told where nobody says whether it was made: the request may even arrive later."""
+    return JobResult(
+        end=JobEnd.LEFT if isinstance(error, Stopped) else JobEnd.UNSEEN,
+        name=name_of(manifest),
+        namespace=text(manifest, "metadata", "namespace"),
+        reason="Unseen",
+        message=f"whether it was made is not known: {error}; the next cycle removes it",
+    )
 
 
 def _cycle(item: Mapping[str, Any]) -> str:

@@ -39,8 +39,8 @@ class Following:
 class _Changes:
     """What one watch tells, in portions."""
 
-    def __init__(self, changes: Generator[Change | None, None, None]) -> None:
-        self._changes = changes
+    def __init__(self, follow: Callable[[Callable[[], object]], Generator[Change | None, None, None]]) -> None:
+        self._changes = follow(self._note_listing)
         self.is_listed = False  #: whether all that was there at the beginning is told
         self.seen: set[str] = set()  #: uids
 
@@ -49,10 +49,12 @@ class _Changes:
         for _ in range(_AT_ONCE):
             change = next(self._changes, None)
             if change is None:
-                self.is_listed = True
                 return
             self.seen.add(uid_of(change.object))
             yield change
+
+    def _note_listing(self) -> None:
+        self.is_listed = True
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -92,7 +94,7 @@ class JobFollower:
                     return result
                 if self._ending is None and self._wait(0):
                     self._end(JobEnd.CANCELLED, "it is to end")
-                elif self._ending is not None and (self._hurry(0) or self._clock.monotonic() >= self._until):
+                if self._ending is not None and (self._hurry(0) or self._clock.monotonic() >= self._until):
                     return self._told_of(JobEnd.LEFT, message=self._what_is_left())
         except KubernetesError as error:
             end = JobEnd.UNSEEN if self._ending is None else JobEnd.LEFT
@@ -117,7 +119,7 @@ class JobFollower:
             return False
 
         return _Changes(
-            follow(
+            lambda listed: follow(
                 self._cluster,
                 kind,
                 wait=pause,
@@ -127,6 +129,7 @@ class JobFollower:
                 beat=_BEAT,
                 patience=_PATIENCE,
                 noticed=lambda error: self._say_once(f"the cluster is asked again: {error}"),
+                listed=listed,
                 monotonic=self._clock.monotonic,
             )
         )

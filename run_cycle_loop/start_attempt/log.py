@@ -9,7 +9,7 @@ from pathlib import Path
 from run_cycle_loop.agentrun.local.mounts import Mount
 from run_cycle_loop.kit import files
 from run_cycle_loop.kit.redact import Redactor
-from run_cycle_loop.start_attempt.view import PATTERNS
+from run_cycle_loop.start_attempt.view import HELD, PATTERNS, held
 from run_cycle_loop.stores.cycle_logs import CycleLogFile
 from run_cycle_loop.stores.head_and_tail import HeadAndTail
 
@@ -21,7 +21,7 @@ _NEW_FILE = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW |
 
 def redactor_for(environ: Mapping[str, str], mounts: Sequence[Mount]) -> Redactor:
     """What takes out the values of variables with telling names, of those that are listed, and of mounted Secrets."""
-    known = {name: value for name, value in environ.items() if name != PATTERNS}
+    known = {name: value for name, value in environ.items() if name not in (PATTERNS, HELD)} | held(environ)
     mounted = (text for mount in mounts if mount.is_secret for text in _texts(Path(mount.folder)))
     known |= {f"SECRET of a volume {number}": text for number, text in enumerate(mounted)}
     return Redactor.from_environment(known, environ.get(PATTERNS, "").replace(",", " ").split())

@@ -1,5 +1,6 @@
 """The container's paths around a process: made true by bubblewrap where the engine found that it works."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ BUBBLEWRAP = "RUN_CYCLE_BWRAP"  #: the program, where paths are to be made true
 HIDDEN = "RUN_CYCLE_HIDDEN"  #: the folder that an agent must not see: the engine's own
 GRACE = "RUN_CYCLE_GRACE"  #: seconds that the engine gives the attempt between TERM and KILL
 COMMAND = "RUN_CYCLE_COMMAND"  #: the file with the container's own command, where that is the workload, not a runner
+HELD = "RUN_CYCLE_WORKLOAD_ENV"  #: variables of the workload that this process must not heed itself, as JSON
 PATTERNS = "RUN_CYCLE_SECRET_ENV"  #: names of variables with secrets in them
 
 #: Between the engine and the runner; nothing of it is the workload's business.
@@ -26,6 +28,7 @@ _OURS = frozenset(
         HIDDEN,
         GRACE,
         COMMAND,
+        HELD,
         PATTERNS,
         "NOTIFY_SOCKET",
         "WATCHDOG_PID",
@@ -40,7 +43,13 @@ _ROOT = ("--ro-bind", "/", "/")
 def workload_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a command of the provider is started with."""
     ours = _OURS | ({places.VARIABLE} if environ.get(BUBBLEWRAP) else set())
-    return {name: value for name, value in environ.items() if name not in ours}
+    return {name: value for name, value in environ.items() if name not in ours} | held(environ)
+
+
+def held(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are kept from this process until the workload starts."""
+    found = json.loads(environ.get(HELD) or "{}")
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def wrapped(

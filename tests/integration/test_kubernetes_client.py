@@ -1,6 +1,7 @@
 """The real client against a server on loopback that refuses, hangs, cuts and lies."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -612,3 +613,37 @@ def test_without_lightkube_the_extra_is_named_and_nothing_heavy_is_imported_befo
     assert loaded == "[]"
     assert said.startswith("ConfigError Kubernetes needs lightkube")
     assert said.endswith("pip install 'run-cycle-loop[kubernetes]'")
+
+
+def test_bookmarks_without_an_end_leave_whoever_listens_his_turn(server: Answers, join: Connect) -> None:
+    def marks(handler: say.Handler) -> None:
+        handler.begin()
+        while not server.released.wait(0.02):
+            handler.piece(say.event("BOOKMARK", "", 12))
+
+    server.then(marks)
+    watch = join(server).watch(CONFIG_MAP, resource_version="5", seconds=5.0, beat=0.2)
+    began = time.monotonic()
+    assert next(watch).type == QUIET
+    assert time.monotonic() - began < 2.0
+    watch.close()
+
+
+def test_a_signal_is_heard_in_the_middle_of_a_call(server: Answers, join: Connect) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server.then(say.hang)
+        began = time.monotonic()
+        threading.Timer(0.2, theirs.send, [b"x"]).start()
+        with pytest.raises(Unreachable, match="a signal came before it") as raised:
+            join(server, timeouts=Timeouts(), alarm=ours.fileno()).create(CONFIG_MAP, OBJECT)
+        assert raised.value.may_have_happened
+        assert time.monotonic() - began < 5
+
+
+def test_patience_ends_with_its_budget_even_in_a_call_that_hangs(server: Answers, join: Connect) -> None:
+    server.then(say.hang)
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="it took too long"):
+        PatientCluster(join(server, timeouts=Timeouts()), wait=lambda _: False, budget=0.6).get(CONFIG_MAP, "one")
+    assert time.monotonic() - began < 5

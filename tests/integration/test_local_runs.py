@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,63 @@ def test_a_strict_run_lets_an_attempt_out_of_time_run_on_until_it_is_over(house:
     assert "runs on beside its successor" in house.warnings()
 
 
+class _SetClock(FakeClock):
+    """Real time, and a wall clock that was wrong until somebody set it, of which a file is the sign."""
+
+    def __init__(self, sign: Path, wrong: float) -> None:
+        super().__init__()
+        self._real, self._sign, self._wrong = SystemClock(), sign, wrong
+
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self._real.now() + timedelta(seconds=0 if self._sign.exists() else self._wrong)
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self._real.monotonic()
+
+
+@pytest.mark.parametrize("wrong", [-25, 25])
+def test_a_clock_that_is_set_changes_no_time_limit(house: House, wrong: int) -> None:
+    script = "touch /workspace/set; test -e /workspace/once && exit 0; sleep 1; touch /workspace/once; sleep 600"
+    step = {"retries": 1, "timeoutSeconds": 3}
+    began = time.monotonic()
+    status = house.run(manifest(script, step=step), clock=_SetClock(house.claim() / "set", wrong))
+    assert (status.phase, 3 <= time.monotonic() - began < 20) == ("Succeeded", True)
+    assert house.attempts()["step-1-attempt-1"].reason == "WorkflowStepTimedOut"
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_changes_no_pause(house: House, seconds: int) -> None:
+    script = "test -e /workspace/once || { touch /workspace/once; exit 7; }"
+    house.stop.after(5, lambda: house.clock.step_wall(seconds))
+    status = house.run(manifest(script, step={"retries": 1, "retryBackoffSeconds": 30}))
+    assert status.phase == "Succeeded"
+    assert sum(house.stop.waits) == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("wrong", [-25, 25])
+def test_what_an_attempt_left_is_heard_although_the_clock_was_set_meanwhile(house: House, wrong: int) -> None:
+    script = f"{SAY}touch /workspace/set; sleep 0.5; say '{{\"continue\": false}}'"
+    status = house.run(manifest(script, loop=conditional()), clock=_SetClock(house.claim() / "set", wrong))
+    assert loop_of(status).last_control == {"continue": False}
+
+
+def test_what_an_attempt_printed_cannot_drive_a_terminal(house: House) -> None:
+    house.run(manifest("printf '\\033]0;title\\007\\033[2Jhello\\n'"))
+    master, slave = os.openpty()
+    argv = [sys.executable, "-m", "run_cycle_loop", "agentrun", "logs", "demo", "--state-dir", str(house.state)]
+    root = Path(__file__).resolve().parents[2]
+    try:
+        subprocess.run(argv, cwd=root, stdout=slave, stderr=subprocess.DEVNULL, check=True, timeout=60)
+        assert os.read(master, 4096) == b"hello\r\n"
+        piped = subprocess.run(argv, cwd=root, capture_output=True, check=True, timeout=60)
+        assert piped.stdout == b"\x1b]0;title\x07\x1b[2Jhello\n"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 # The control file.
 
 
@@ -304,6 +363,18 @@ def test_a_control_file_from_before_the_run_is_not_heard(house: House) -> None:
 def test_an_old_control_file_that_is_brought_back_is_not_heard(house: House) -> None:
     script = SAY + "say '{\"continue\": true}'; touch -d '2 days ago' $RUN_CYCLE_CONTROL_FILE"
     assert loop_of(house.run(manifest(script, loop=conditional()))).last_control is None
+
+
+def test_a_claim_of_another_file_system_has_its_control_file_moved_away_too(house: House) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if Path(other).stat().st_dev == house.state.stat().st_dev:
+            pytest.skip("there is one file system only")
+        house.claim().parent.mkdir(parents=True)
+        house.claim().symlink_to(other)
+        script = SAY + "test $RUN_CYCLE_ITERATION = 1 && say '{\"continue\": true}'; true"
+        assert loop_of(house.run(manifest(script, loop=conditional()))).completed == 2
+        kept = house.attempt("step-1-iter-2-attempt-1") / "previous-control.json"
+        assert json.loads(kept.read_text()) == {"continue": True}
 
 
 PLANTS = {
@@ -615,11 +686,58 @@ def test_secrets_reach_the_attempt_and_no_file_of_ours(house: House) -> None:
     assert not (house.attempt("step-1-attempt-1") / "secrets").exists()
 
 
+@pytest.mark.parametrize("holder", ["the provider", "a Secret"])
+def test_variables_for_interpreters_reach_the_workload_and_not_its_runner(house: House, holder: str) -> None:
+    folder = house.root / "python"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import os, sys; 'start_attempt' in str(sys.orig_argv) and os._exit(0)")
+    told = {"PYTHONPATH": str(folder), "LD_BIND_NOW": "canary", "PYTHONHOME": "/nowhere"}
+    script = 'echo "$PYTHONPATH $LD_BIND_NOW $PYTHONHOME"; exit 7'
+    if holder == "a Secret":
+        given = manifest(script, run={"secrets": ["env"]}, more=[secret("env", **told)])
+    else:
+        given = manifest(script, provider={"envTemplate": told})
+    assert house.run(given).phase == "Failed"
+    assert house.attempts()["step-1-attempt-1"].exit_code == 7
+    log = (house.attempt("step-1-attempt-1") / ".agent" / "runner.log").read_text()
+    assert f"{folder} canary /nowhere" in log if holder == "the provider" else "canary" not in log
+
+
+def test_a_secret_as_kubectl_has_it_leaves_no_value_in_the_run_store(house: House) -> None:
+    held = secret("env", TOKEN="canary-in-the-value")
+    held["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(held)}
+    assert house.run(manifest("true", run={"secrets": ["env"]}, more=[held])).phase == "Succeeded"
+    kept = b"".join(path.read_bytes() for path in house.state.glob(f"{FILE_NAME}*"))
+    assert b"last-applied" not in kept
+    assert b"canary" not in kept
+
+
 def test_secrets_survive_a_crash_of_the_engine(house: House) -> None:
     script = WAITING + '; test "$PLAIN" = ' + CANARY
     crash(house, script, run={"secrets": ["env"]}, loop={"maxIterations": 2}, more=[secret("env", PLAIN=CANARY)])
     (house.claim() / "go").touch()
     assert house.finish("resume", "demo") == 0
+
+
+def test_an_attempt_that_died_out_of_time_with_its_engine_leaves_no_secret(house: House) -> None:
+    volumes = [
+        {"name": "workspace", "type": "pvc", "claimName": "work", "mountPath": "/workspace"},
+        {"name": "held", "type": "secret", "secretName": "files", "mountPath": "/held"},
+    ]
+    script = "test -e /workspace/pid && exit 0; trap '' TERM; echo $$ > /workspace/pid; sleep 600"
+    step = {"retries": 1, "timeoutSeconds": 1}
+    run = {"workload": {"volumes": volumes}}
+    engine = house.start("run", manifest(script, step=step, run=run, more=[secret("files", token="canary")]))
+    status = house.folder() / "status.json"
+    wait_until(lambda: status.exists() and "Retrying" in status.read_text(), "the end of its time")
+    engine.kill()
+    engine.wait()
+    process = house.attempts()["step-1-attempt-1"].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    assert resume(NAMESPACE, "demo", flags=LOCAL, machine=house.machine()).phase == "Succeeded"
+    assert not is_running(house.pid_in("pid"))
+    assert [path for path in house.folder().rglob("*") if path.is_file() and b"canary" in path.read_bytes()] == []
 
 
 def test_secrets_that_are_gone_stop_a_resumption(house: House) -> None:

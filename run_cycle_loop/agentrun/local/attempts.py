@@ -5,11 +5,12 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from run_cycle_loop.agentrun.flags import ControllerFlags
-from run_cycle_loop.agentrun.lifecycle.status import stamp
+from run_cycle_loop.agentrun.lifecycle.status import moment, stamp
 from run_cycle_loop.agentrun.local import control_file, observation, processes, volumes
 from run_cycle_loop.agentrun.local import mounts as container
 from run_cycle_loop.agentrun.local.machine import AttemptPlan, Machine
@@ -31,6 +32,8 @@ from run_cycle_loop.model.runs import AttemptRecord
 
 COMMAND = "command.json"  #: of an attempt: the container's own command
 MOST_LAUNCHES = 4  #: of one attempt: the first, and three after its process was lost
+#: What an interpreter or the linker heeds: a container's are its workload's, and must not change our own runner.
+_OF_INTERPRETERS = ("PYTHON", "LD_", "GLIBC_TUNABLES")
 #: Between systemd and the caller alone, and what names the loop's own files.
 _PRIVATE = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "MAINPID"}
@@ -108,6 +111,12 @@ class Attempts:
         self._put(record)
         return record
 
+    def move_starts(self, by: timedelta) -> None:
+        """Let the starts of attempts that are not over go with a wall clock that was set."""
+        for record in [one for one in self.records.values() if not one.finished_at]:
+            if (started := moment(record.started_at)) is not None:
+                self._put(replace(record, started_at=stamp(started + by)))
+
     def _put(self, record: AttemptRecord) -> None:
         self.records[record.name] = self._changed[record.name] = record
 
@@ -179,11 +188,14 @@ class Attempts:
         caller = self._machine.environ
         # A manifest does not say what this product's own programs are told: consent is among it.
         given = {name: value for name, value in pod.env.items() if not name.startswith("RUN_CYCLE_")}
-        env = {name: value for name, value in caller.items() if name not in _PRIVATE} | given
+        held = {name: value for name, value in given.items() if name.startswith(_OF_INTERPRETERS)}
+        env = {name: value for name, value in caller.items() if name not in _PRIVATE}
+        env |= {name: value for name, value in given.items() if name not in held}
         listed = caller.get("RUN_CYCLE_SECRET_ENV", "")
         told = {
             container.VARIABLE: container.write_mounts(pod.mounts),
             "RUN_CYCLE_BWRAP": self._subject.bubblewrap or "",
+            "RUN_CYCLE_WORKLOAD_ENV": json.dumps(held) if held else "",
             "RUN_CYCLE_HIDDEN": os.fspath(self._machine.state),
             "RUN_CYCLE_GRACE": f"{self._machine.grace:g}",
             "RUN_CYCLE_SECRET_ENV": " ".join(filter(None, (listed, *pod.secret_variables))),
@@ -282,6 +294,7 @@ class Attempts:
                     self.stop(record.name, "Superseded", "another attempt took its place")
                 continue
             processes.end_remains(record.process, self.mark(record))
+            volumes.remove_secrets(Path(record.folder))  # nobody uses them; who makes it again gets them anew
             if record.name not in current:
                 self._put(replace(record, finished_at=stamp(self._machine.clock.now()), reason="Superseded"))
             elif self._conclude(record, None):

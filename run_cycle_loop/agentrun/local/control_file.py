@@ -20,6 +20,7 @@ ANNOTATION = "loop-control.annotation.json"  #: in ``.agent``, what stands for t
 PREVIOUS = "previous-control.json"
 
 _SKEW = 2.0  #: seconds by which a file's time may lie before the attempt's start: its clock ticks more coarsely
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -35,7 +36,7 @@ def take_away(path: str, mounts: Sequence[Mount], folder: Path) -> Path | None:
     kept = files.free_name(folder / PREVIOUS, "of-earlier-try") if (folder / PREVIOUS).exists() else folder / PREVIOUS
     try:
         with _parent(path, mount) as (parent, name):
-            os.rename(name, kept, src_dir_fd=parent)
+            _move(parent, name, kept)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -43,6 +44,23 @@ def take_away(path: str, mounts: Sequence[Mount], folder: Path) -> Path | None:
             f"the control file {path} of an earlier attempt cannot be moved away: {error.strerror or error}; remove it"
         ) from error
     return kept
+
+
+def _move(parent: int, name: str, kept: Path) -> None:
+    """Move what has that name away; from another file system, where a claim may lie, by way of a copy."""
+    try:
+        os.rename(name, kept, src_dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # which the kernel says before it looks whether anything is there
+            raise
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            raise
+        if stat.S_ISREG(found.st_mode):
+            descriptor = os.open(name, _FILE, dir_fd=parent)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+                files.replace_file(kept, file.read(LIMIT + 1))
+        os.unlink(name, dir_fd=parent)
 
 
 def read(path: str, mounts: Sequence[Mount], started_at: datetime) -> Control:
@@ -71,8 +89,7 @@ def read_annotation(folder: Path, path: str) -> Control:
 
 
 def _read(parent: int, name: str, path: str, started_at: datetime) -> Control:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=parent)
+    descriptor = os.open(name, _FILE, dir_fd=parent)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

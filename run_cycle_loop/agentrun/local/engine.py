@@ -5,7 +5,7 @@ import json
 import select
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ CANCELLED, STOPPED = "RunCancelled", "RunnerStopped"  #: why a run ended as Canc
 
 _LOOK_EVERY = 0.25  #: seconds between two looks at the stop token while attempts run
 _ASK_EVERY = 1.0  #: seconds between two looks for a request to cancel
+_STEP = timedelta(seconds=1)  #: by which the wall clock must have been set for the times of a run to go with it
 
 
 class Engine:
@@ -61,6 +62,7 @@ class Engine:
         self._events: list[RunEvent] = []
         self._told: set[str] = set()
         self._asked_at = -_ASK_EVERY
+        self._clocks = machine.clock.now(), machine.clock.monotonic()
         self._folder = Places(state=machine.state).run(self._run.namespace, self._run.name)
         process_tree.adopt_orphans()
         self._attempts = Attempts(subject, machine, machine.store.attempts(record), self._warn)
@@ -99,6 +101,9 @@ class Engine:
         if self._refusal is not None and not resumed:
             self._store(machine_of_states.refuse(self._run, self._status, self._refusal, now), now)
             return
+        stored = moment(self._status.updated_at)
+        if stored is not None and stored - now > _STEP:  # the clock was set back while no engine looked
+            self._move_times(now - stored)
         over = self._attempts.take_stock(self._awaited())
         for one in over:
             self._say_finished(one, now)
@@ -117,6 +122,9 @@ class Engine:
 
     def _pass(self) -> datetime | None:
         """Look, decide, store, act; returns when to look again, None where something must happen first."""
+        if self._has_stepped():
+            self._move_times(self._clock_step())
+            self._clocks = self._machine.clock.now(), self._machine.clock.monotonic()
         now = self._machine.clock.now()
         for ended in self._attempts.collect():
             self._say_finished(ended, now)
@@ -210,7 +218,7 @@ class Engine:
         while True:
             now = self._machine.clock.now()
             left = (wake - now).total_seconds() if wake is not None else _ASK_EVERY
-            if left <= 0 or self._end_wanted() is not None:
+            if left <= 0 or self._end_wanted() is not None or self._has_stepped():
                 return
             if self._attempts.running:
                 if self._poll(min(left, _LOOK_EVERY)):
@@ -231,6 +239,23 @@ class Engine:
             poll.register(own, select.POLLIN)
         ready = poll.poll(max(1, int(seconds * 1000)))
         return any(descriptor != own for descriptor, _ in ready)
+
+    # The wall clock, which may be set.
+
+    def _clock_step(self) -> timedelta:
+        """By how much the wall clock was set since the last step, or the machine slept."""
+        wall, even = self._clocks
+        clock = self._machine.clock
+        return clock.now() - wall - timedelta(seconds=clock.monotonic() - even)
+
+    def _has_stepped(self) -> bool:
+        return abs(self._clock_step()) >= _STEP
+
+    def _move_times(self, by: timedelta) -> None:
+        """Let the times from which limits and pauses count go with the clock: what is left of them stays the same."""
+        self._status = _moved(self._status, by)
+        if by < timedelta():  # what attempts have written meanwhile must not look older than they are
+            self._attempts.move_starts(by)
 
     # Ending.
 
@@ -329,6 +354,22 @@ def _begun_anew(status: RunStatus, name: str, at: str) -> RunStatus:
             loop = replace(loop, iterations=iterations)
         steps[place] = replace(step, started_at=at, loop=loop)
     return replace(status, steps=tuple(steps))
+
+
+def _moved(status: RunStatus, by: timedelta) -> RunStatus:
+    """The status with the times that a step still counts from or waits for moved."""
+
+    def later(text: str) -> str:
+        found = moment(text)
+        return text if found is None else stamp(found + by)
+
+    steps = tuple(
+        replace(step, started_at=later(step.started_at), next_retry_at=later(step.next_retry_at))
+        if step.phase in (Phase.RUNNING, Phase.RETRYING)
+        else step
+        for step in status.steps
+    )
+    return replace(status, steps=steps)
 
 
 def _facts(record: AttemptRecord) -> dict[str, Any]:

@@ -61,15 +61,16 @@ def _attempt(
     wait: Callable[[float], bool],
 ) -> Iterator[Piece]:
     folder = Path(row.pod.name if row.pod else "")
+    shown: Path | None = None
     offset = 0
     while True:
         ended = not follow or _is_over(row.job, rows)
         path = folder / LOG if (folder / LOG).exists() else folder / "attempt.log"
+        if path != shown:
+            shown, offset = path, 0 if tail is None else _start_of_last(path, tail)
         for data in _read(path, offset):
             offset += len(data)
-            piece = _last_lines(data, tail) if tail is not None else data
-            tail = None
-            yield Piece(attempt=row, data=piece)
+            yield Piece(attempt=row, data=data)
         if ended or wait(_PAUSE):
             return
 
@@ -96,5 +97,23 @@ def _read(path: Path, offset: int) -> Iterator[bytes]:
             os.close(descriptor)
 
 
-def _last_lines(data: bytes, count: int) -> bytes:
-    return b"".join(data.splitlines(keepends=True)[-count:]) if count else b""
+def _start_of_last(path: Path, count: int) -> int:
+    """Where the last so many lines of a file begin; what has no end of line yet is one of them."""
+    with suppress(OSError):
+        descriptor = files.open_regular(path, os.O_RDONLY)
+        try:
+            size = start = os.fstat(descriptor).st_size
+            wanted = count if size and os.pread(descriptor, 1, size - 1) != b"\n" else count + 1
+            while start > 0 and count > 0:
+                begin = max(0, start - _CHUNK)
+                data = os.pread(descriptor, start - begin, begin)
+                while (at := data.rfind(b"\n")) >= 0:
+                    wanted -= 1
+                    if wanted == 0:
+                        return begin + at + 1
+                    data = data[:at]
+                start = begin
+        finally:
+            os.close(descriptor)
+        return 0 if count else size
+    return 0

@@ -13,6 +13,7 @@ from run_cycle_loop.kit import files
 from run_cycle_loop.model.errors import ConfigError, StateError
 
 _SECRETS_LARGEST = 64 << 20  #: bytes of the file with the values of a run's Secrets
+_NAMING = ("name", "namespace", "labels", "uid")  #: what is kept of a Secret's metadata
 _SECRET_LARGEST = 1 << 20  #: bytes of one file in a Secret's folder; a cluster takes no more
 
 
@@ -20,7 +21,9 @@ def without_values(one: Object) -> Object:
     """The object as it may be stored: a Secret loses its values."""
     if one.get("kind") != "Secret":
         return one
-    return {key: value for key, value in one.items() if key not in ("data", "stringData")}
+    # What is not known to be harmless may hold a value: kubectl repeats the whole object in an annotation.
+    metadata = {key: value for key, value in _map(one.get("metadata")).items() if key in _NAMING}
+    return {key: one[key] for key in ("apiVersion", "kind", "type") if key in one} | {"metadata": metadata}
 
 
 def keep(folder: Path, secrets: Secrets) -> None:

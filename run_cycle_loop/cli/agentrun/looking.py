@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from run_cycle_loop.cli.agentrun.given import json_output, screen, show
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
 from run_cycle_loop.kit.durations import parse_duration
+from run_cycle_loop.kit.printable import printable
 from run_cycle_loop.report import runs as view
+from run_cycle_loop.report.logs import for_terminal
 
 if TYPE_CHECKING:
     from run_cycle_loop.agentrun.looking.output import Piece
@@ -143,14 +145,25 @@ def logs(
 
 
 def _print(pieces: "Iterable[Piece]") -> None:
-    out = sys.stdout.buffer
+    """Raw into a pipe or a file; harmless on a terminal."""
+    blocks = _told(pieces)
+    if sys.stdout.isatty():
+        for text in for_terminal(blocks):
+            click.echo(text, nl=False)
+        return
+    for block in blocks:
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+
+
+def _told(pieces: "Iterable[Piece]") -> Iterator[bytes]:
+    """What was printed; what is to be said beside it goes to standard error on the way."""
     for piece in pieces:
         if piece.note:
             sys.stdout.flush()
-            click.echo(piece.note, err=True)
+            click.echo(printable(piece.note), err=True)
         if piece.data:
-            out.write(piece.data)
-            out.flush()
+            yield piece.data
 
 
 @click.command("list", cls=SettingsCommand)

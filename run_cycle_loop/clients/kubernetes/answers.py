@@ -188,6 +188,7 @@ _CAUSES_OF_SILENCE: tuple[
         lambda _: "its name cannot be resolved",
         "check the name in the kubeconfig, and the DNS",
     ),
+    (InterruptedError, lambda _: "a signal came before it", "ask again"),
     (ConnectionRefusedError, lambda _: "connection refused", _CHECK),
     (httpx2.ConnectTimeout, lambda _: "the connection timed out", _CHECK),
     (

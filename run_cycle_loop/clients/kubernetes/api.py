@@ -87,6 +87,10 @@ class Cluster(Protocol):
         """The default namespace: the kubeconfig's context has one."""
         ...
 
+    def limit(self, seconds: float | None) -> None:
+        """Let no call take longer than so many seconds from now on; None: than it usually may. Not watches and logs."""
+        ...
+
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """One object; None where there is none.
 

@@ -20,6 +20,7 @@ def connect(
     environ: Mapping[str, str] | None = None,
     service_account: Path = SERVICE_ACCOUNT,
     timeouts: Timeouts = _USUAL,
+    alarm: int | None = None,
 ) -> Cluster:
     """The cluster that a kubeconfig names. Nothing is asked of it yet; close it in the end.
 
@@ -31,6 +32,7 @@ def connect(
         environ: where ``KUBECONFIG`` and ``HOME`` are, and what exec plugins get; None: this process's own.
         service_account: where a pod finds its own.
         timeouts: how long the server is waited for.
+        alarm: a descriptor; a call in which it becomes readable is given up, as if nobody had answered.
 
     Raises:
         ConfigError: there is no configuration, or it is broken, or lightkube is not installed.
@@ -49,4 +51,5 @@ def connect(
         environ=os.environ if environ is None else environ,
         service_account=service_account,
         timeouts=timeouts,
+        alarm=alarm,
     )

@@ -14,16 +14,37 @@ _T = TypeVar("_T")
 class Driver:
     """An event loop of our own, which runs only while one of its methods does; for one thread at a time."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, alarm: int | None = None) -> None:
+        """Nothing runs yet.
 
-    def run(self, work: Coroutine[Any, Any, _T], *, within: float) -> _T:
+        Args:
+            alarm: a descriptor that is readable once somebody wants to be heard, such as a signal.
+        """
+        self._loop = asyncio.new_event_loop()
+        self._alarm = alarm
+
+    def run(self, work: Coroutine[Any, Any, _T], *, within: float, heeding: bool = False) -> _T:
         """What the work comes to.
+
+        Args:
+            work: what is to be done.
+            within: seconds.
+            heeding: whether the alarm ends it.
 
         Raises:
             TimeoutError: it was not done within so many seconds.
+            InterruptedError: the alarm rang.
         """
-        return self._loop.run_until_complete(_bounded(work, within))
+        task = self._loop.create_task(_bounded(work, within))
+        if self._alarm is None or not heeding:
+            return self._loop.run_until_complete(task)
+        self._loop.add_reader(self._alarm, task.cancel)
+        try:
+            return self._loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise InterruptedError from None
+        finally:
+            self._loop.remove_reader(self._alarm)
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start work that goes on whenever the driver runs."""

@@ -142,4 +142,12 @@ class Unreachable(KubernetesError):
 
 
 class Stopped(RunCycleLoopError):
-    """A stop was asked for while a cluster was waited for; no fault of the cluster."""
+    """A stop was asked for while a cluster was waited for; no fault of the cluster.
+
+    Attributes:
+        may_have_happened: whether the server may have done what it was asked before the stop came.
+    """
+
+    def __init__(self, message: str, *, may_have_happened: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_happened = may_have_happened

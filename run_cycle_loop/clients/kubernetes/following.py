@@ -56,6 +56,7 @@ def follow(  # noqa: PLR0913 - what to follow, how patiently, and the effects
     beat: float = 1.0,
     patience: float = 300.0,
     noticed: Callable[[KubernetesError], object] | None = None,
+    listed: Callable[[], object] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     chance: Callable[[], float] = random.random,
 ) -> Generator[Change | None, None, None]:
@@ -75,6 +76,8 @@ def follow(  # noqa: PLR0913 - what to follow, how patiently, and the effects
         beat: seconds between two looks of the caller at his own affairs, at most; a single listing may take longer.
         patience: seconds of failures without a success between them, after which the last one goes out.
         noticed: told each failure that is overcome.
+        listed: told after each listing, before its None: all that is there is told then. A None alone may as well
+            come from the wait after a failure.
         monotonic: seconds that never step.
         chance: gives a number from 0 to 1.
 
@@ -87,6 +90,7 @@ def follow(  # noqa: PLR0913 - what to follow, how patiently, and the effects
         partial(cluster.watch, kind, namespace, labels=labels, name=name, seconds=seconds_per_watch, beat=beat),
         trouble,
         monotonic,
+        listed,
     )
     while True:
         try:
@@ -116,6 +120,7 @@ class _Pursuit:
         watching: Callable[..., Watching],
         trouble: "_Trouble",
         monotonic: Callable[[], float],
+        listed: Callable[[], object] | None,
     ) -> None:
         self.version = ""  #: to watch from; empty: to be listed
         self._list = listing
@@ -123,6 +128,7 @@ class _Pursuit:
         self._view = _View()
         self._trouble = trouble
         self._monotonic = monotonic
+        self._listed = listed
 
     def turn(self) -> Generator[Change | None, None, None]:
         """One watch from its beginning to its end, and a listing before it where that is needed."""
@@ -131,6 +137,8 @@ class _Pursuit:
             yield from self._view.compared(listing.items)
             self.version = listing.resource_version
             self._trouble.has_listed()
+            if self._listed is not None:
+                self._listed()
             yield None
         began, lives = self._monotonic(), False
         watch = self._watch(resource_version=self.version)

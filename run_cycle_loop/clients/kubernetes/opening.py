@@ -32,6 +32,7 @@ def opened(
     environ: Mapping[str, str],
     service_account: Path,
     timeouts: Timeouts,
+    alarm: int | None,
 ) -> Cluster:
     """See :func:`~run_cycle_loop.clients.kubernetes.connecting.connect`."""
 
@@ -43,6 +44,7 @@ def opened(
         namespace=namespace or access().namespace,
         field_manager=field_manager,
         timeouts=timeouts,
+        alarm=alarm,
     )
 
 

@@ -71,6 +71,10 @@ class PatientCluster:
         """The default namespace."""
         return self.plain.namespace
 
+    def limit(self, seconds: float | None) -> None:
+        """Let no call take longer; within the budget."""
+        self.plain.limit(seconds)
+
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """One object; None where there is none."""
         return self._patiently(lambda _: self.plain.get(kind, name, namespace))
@@ -234,15 +238,17 @@ class PatientCluster:
 
         Raises:
             Stopped: a stop was asked for meanwhile.
+            KubernetesError: the last one; of all tries together it says whether it may have happened.
         """
         began, tries, in_doubt, renewed = self._monotonic(), 0, False, False
         while True:
             tries += 1
             try:
+                self.plain.limit(self._budget - (self._monotonic() - began))
                 return attempt(in_doubt)
             except Unauthorized as error:
                 if renewed:
-                    raise _after(error, tries, self._monotonic() - began) from error
+                    raise _after(error, tries, self._monotonic() - began, in_doubt=in_doubt) from error
                 renewed = True
                 self.plain.renew()
             except PASSING as error:
@@ -250,9 +256,16 @@ class PatientCluster:
                 delay = max(pause(tries, self._chance), error.retry_after or 0.0)
                 spent = self._monotonic() - began
                 if (in_doubt and not again_in_doubt) or spent + delay > self._budget:
-                    raise _after(error, tries, spent) from error
+                    raise _after(error, tries, spent, in_doubt=in_doubt) from error
                 if self._wait(delay):
-                    raise Stopped(f"a stop was asked for while waiting for the cluster: {error}") from error
+                    said = f"a stop was asked for while waiting for the cluster: {error}"
+                    raise Stopped(said, may_have_happened=in_doubt) from error
+            except KubernetesError as error:
+                if not in_doubt:
+                    raise
+                raise _after(error, tries, self._monotonic() - began, in_doubt=True) from error
+            finally:
+                self.plain.limit(None)
 
     def _marked(self, body: Mapping[str, Any]) -> dict[str, str]:
         meta = body.get("metadata") or {}
@@ -263,9 +276,13 @@ class PatientCluster:
         return bool(marks) and self._marked(found) == marks
 
 
-def _after(error: KubernetesError, tries: int, seconds: float) -> KubernetesError:
-    """The same error, with how long it was tried."""
-    return error.adding(f"tried {tries} times in {seconds:.0f} s") if tries > 1 else error
+def _after(error: KubernetesError, tries: int, seconds: float, *, in_doubt: bool) -> KubernetesError:
+    """The same error, with how long it was tried, and whether one of the tries may have succeeded."""
+    if tries == 1:
+        return error
+    told = error.adding(f"tried {tries} times in {seconds:.0f} s")
+    told.may_have_happened = in_doubt
+    return told
 
 
 def _has(found: Object, patch: Mapping[str, Any]) -> bool:

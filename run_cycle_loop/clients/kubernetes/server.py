@@ -32,6 +32,7 @@ from run_cycle_loop.clients.kubernetes.refusals import Request, refusal, require
 
 _LARGEST = 64 << 20  #: bytes of one answer
 _EXEC_OUTPUT = 4 << 20  #: bytes of what a command in a container prints
+_LEAST = 0.5  #: seconds that a call gets, however little is left
 _PAGE = 500  #: objects in one answer
 _ACCESS_REVIEW = Kind(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False
@@ -45,7 +46,9 @@ Connect = Callable[[], httpx2.AsyncClient]
 class ApiServer:
     """The cluster at the other end of a connection. For one thread, and not from within an asyncio loop."""
 
-    def __init__(self, connect: Connect, *, namespace: str, field_manager: str, timeouts: Timeouts) -> None:
+    def __init__(
+        self, connect: Connect, *, namespace: str, field_manager: str, timeouts: Timeouts, alarm: int | None = None
+    ) -> None:
         """Connect, without asking anything yet.
 
         Args:
@@ -53,12 +56,14 @@ class ApiServer:
             namespace: the default one.
             field_manager: whose changes ours are.
             timeouts: of what is no silence but a fault.
+            alarm: a descriptor; a call in which it becomes readable is given up, as if nobody had answered.
         """
         self.namespace = namespace
         self._connect = connect
         self._manager = field_manager
         self._timeouts = timeouts
-        self._driver = Driver()
+        self._driver = Driver(alarm)
+        self._longest = timeouts.call
         try:
             self._client = connect()
         except BaseException:
@@ -74,6 +79,11 @@ class ApiServer:
         fresh = self._connect()
         self._let_go()
         self._client = fresh
+
+    def limit(self, seconds: float | None) -> None:
+        """Let no call take longer, until this is said again."""
+        usual = self._timeouts.call
+        self._longest = usual if seconds is None else max(_LEAST, min(usual, seconds))
 
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """One object; None where there is none."""
@@ -335,7 +345,7 @@ class ApiServer:
                 content=None if body is None else json.dumps(body).encode(),
                 headers={"Accept": _JSON} | ({} if body is None else {"Content-Type": content}),
             )
-            return self._driver.run(self._exchange(sending), within=self._timeouts.call)
+            return self._driver.run(self._exchange(sending), within=self._longest, heeding=True)
         except answers.FAULTS as error:
             raise answers.unanswered(request, error, self._server) from None
 

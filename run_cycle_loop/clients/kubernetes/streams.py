@@ -164,26 +164,28 @@ def _events(
 ) -> Generator[Event, None, None]:
     pieces = begin()
     line = bytearray()
+    heard = driver.monotonic()  # since when whoever listens has had no turn
     try:
         while (left := until - driver.monotonic()) > 0:
             try:
                 piece = pieces.take(left if beat is None else min(beat, left))
             except httpx2.TransportError:
                 return  # the connection is lost; whoever listens goes on from the version
-            if piece is None:
-                if beat is not None:
-                    yield Event(QUIET, {})
-                continue
-            if not piece:
+            if piece == b"":
                 return
-            line += piece
+            line += piece or b""
             *whole, rest = line.split(b"\n")
             for one in whole:
                 if (event := _event(request, bytes(one), version)) is not None:
                     yield event
+                    heard = driver.monotonic()
             line = bytearray(rest)
             if len(line) > _LONGEST_LINE:
                 raise ServerFault(f"cannot {request}: an event has more than {_LONGEST_LINE >> 20} MiB; ask for less")
+            # Bookmarks without an end, and a line that dribbles, are no event either.
+            if beat is not None and (piece is None or driver.monotonic() - heard >= beat):
+                yield Event(QUIET, {})
+                heard = driver.monotonic()
     finally:
         pieces.close()
 

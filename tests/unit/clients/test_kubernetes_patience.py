@@ -258,3 +258,23 @@ def test_closing_closes_the_plain_one() -> None:
     with scene.patient as patient:
         assert patient.namespace == "default"
     assert scene.plain.closed
+
+
+@pytest.mark.parametrize(
+    "later", [[REFUSED] * 99, [Forbidden("no")], [Unauthorized("401"), Unauthorized("401")]], ids=["down", "403", "401"]
+)
+def test_a_create_that_was_once_in_doubt_stays_so_whatever_comes_last(later: list[KubernetesError]) -> None:
+    scene = Scene()
+    scene.plain.fail("create", LOST, *later)
+    with pytest.raises(type(later[0])) as raised:
+        scene.patient.create(CONFIG_MAP, _map())
+    assert raised.value.may_have_happened
+
+
+@pytest.mark.parametrize(("error", "in_doubt"), [(LOST, True), (REFUSED, False)])
+def test_a_stop_says_whether_something_may_have_been_made_before(error: KubernetesError, in_doubt: bool) -> None:
+    scene = Scene(stop_at=0.1)
+    scene.plain.fail("create", Unreachable("x", may_have_happened=error.may_have_happened))
+    with pytest.raises(Stopped) as raised:
+        scene.patient.create(CONFIG_MAP, _map())
+    assert raised.value.may_have_happened is in_doubt

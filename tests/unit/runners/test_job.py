@@ -366,3 +366,29 @@ def test_nothing_is_begun_beside_a_pod_that_still_ends(stage: Stage, gone_after:
         return
     with pytest.raises(RunnerError, match="pod old of an earlier cycle does not end"):
         clear_jobs(stage.cluster, MARKS, "here", clock=stage.clock, wait=wait, say=stage.said.append)
+
+
+@pytest.mark.parametrize("error", [ServerFault("503"), Unreachable("cut"), ServerFault("504", retry_after=30.0)])
+def test_a_first_look_that_fails_is_no_job_that_was_deleted(stage: Stage, error: KubernetesError) -> None:
+    stage.cluster.fail("list", error, error)
+    stage.starts()
+    stage.says(2.0, "out")
+    stage.ends(40.0, 0)
+    assert (stage.run().end, stage.printed) == (JobEnd.SUCCEEDED, b"out\n")
+
+
+def test_a_stop_after_a_create_whose_answer_was_lost_ends_what_was_made(stage: Stage) -> None:
+    stage.cluster.fail("create", Unreachable("cut"), after=True)
+    stage.at(0.1, stage.ask)
+    result = stage.run()
+    assert result.end is JobEnd.CANCELLED
+    assert stage.cluster.get(kinds.JOB, NAME) is None
+
+
+def test_what_nobody_says_was_made_is_told_with_how_to_remove_it(stage: Stage) -> None:
+    stage.cluster.fail("create", Unreachable("cut"), after=True)
+    stage.cluster.fail("get", *[Unreachable("refused", may_have_happened=False)] * 99)
+    result = stage.run()
+    assert result.end is JobEnd.UNSEEN
+    assert "not known" in result.message
+    assert NAME in result.removal

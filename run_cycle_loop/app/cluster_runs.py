@@ -1,6 +1,6 @@
 """The AgentRuns of a cluster, as the commands see them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self
@@ -19,6 +19,7 @@ from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.app.clusters import connected, profile_of
 from run_cycle_loop.app.cycle import CycleStops
 from run_cycle_loop.clients.kubernetes.api import Cluster
+from run_cycle_loop.clients.kubernetes.errors import KubernetesError
 from run_cycle_loop.clients.kubernetes.patient import PatientCluster
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.kit.clock import SystemClock
@@ -33,11 +34,28 @@ class ClusterRuns:
     settings: Settings
     stops: CycleStops
     clock: SystemClock
+    noticed: Callable[[KubernetesError], object]
 
     @classmethod
-    def of(cls, settings: Settings, stack: ExitStack, stops: CycleStops) -> Self:
-        """The runs of the cluster that the settings name."""
-        cluster = connected(settings, stack, stops.wait, stops.fileno())
+    def of(
+        cls,
+        settings: Settings,
+        stack: ExitStack,
+        stops: CycleStops,
+        *,
+        noticed: Callable[[KubernetesError], object],
+        budget: float,
+    ) -> Self:
+        """The runs of the cluster that the settings name.
+
+        Args:
+            settings: which cluster.
+            stack: closes the connection.
+            stops: by which waiting ends.
+            noticed: told what is overcome while something is watched.
+            budget: seconds that one call may be tried for.
+        """
+        cluster = connected(settings, stack, stops.wait, stops.fileno(), budget)
         context = f" ({settings.kube_context})" if settings.kube_context else ""
         return cls(
             where=f"on the cluster{context}",
@@ -45,6 +63,7 @@ class ClusterRuns:
             settings=settings,
             stops=stops,
             clock=SystemClock(),
+            noticed=noticed,
         )
 
     @property
@@ -75,6 +94,7 @@ class ClusterRuns:
             wait=self.stops.wait,
             timeout=timeout,
             nudging=nudge,
+            noticed=self.noticed,
         )
 
     def rows(self, *, everywhere: bool) -> tuple[RunRow, ...]:

@@ -11,7 +11,9 @@ from run_cycle_loop.config.settings import Settings
 Wait = Callable[[float], bool]
 
 
-def connected(settings: Settings, stack: ExitStack, wait: Wait, alarm: int | None = None) -> PatientCluster:
+def connected(
+    settings: Settings, stack: ExitStack, wait: Wait, alarm: int | None = None, budget: float = 60.0
+) -> PatientCluster:
     """A connection that forgives what passes by itself; it is closed with the stack.
 
     Args:
@@ -19,6 +21,7 @@ def connected(settings: Settings, stack: ExitStack, wait: Wait, alarm: int | Non
         stack: who closes it.
         wait: pauses for so many seconds; true where it was asked to stop.
         alarm: a descriptor that is readable when a signal has come, so that no call makes deaf.
+        budget: seconds that one call may be tried for.
 
     Raises:
         ConfigError: there is no way to a cluster.
@@ -31,7 +34,7 @@ def connected(settings: Settings, stack: ExitStack, wait: Wait, alarm: int | Non
     close = getattr(cluster, "close", None)
     if close is not None:
         stack.callback(close)
-    return PatientCluster(cluster, wait=wait)
+    return PatientCluster(cluster, wait=wait, budget=budget)
 
 
 def profile_of(settings: Settings, cluster: Cluster | None = None) -> Profile:

@@ -2,8 +2,9 @@
 
 import json
 import os
-import socket
+import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from run_cycle_loop.clients.kubernetes.errors import (
 )
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.controls.signals import SignalInbox
+from run_cycle_loop.kit import files
 from run_cycle_loop.model.enums import AgentClass
 from run_cycle_loop.model.errors import ConfigError, RunCycleLoopError, RunnerError
 from run_cycle_loop.model.reading import is_deeper
@@ -26,6 +28,7 @@ from run_cycle_loop.runners.cycle_end import CycleEnd, failed
 from run_cycle_loop.runners.marks import Marks, marks
 
 _LARGEST = 900 << 10  #: bytes of a payload; the loop takes a little more
+_LONGEST_ID = 100  #: bytes
 _DEEPEST = 60  #: levels; the same
 _OWN = ("class", "reason", "permanent", "advice")  #: what is always of our own making
 _FOREIGN = ("outputs", "run", "warnings")  #: what somebody else may have made too large
@@ -93,10 +96,26 @@ def _runner(settings: Settings) -> Callable[[Cycle], CycleEnd]:
 
 def _marks(settings: Settings, environ: Mapping[str, str]) -> Marks:
     return marks(
-        host=socket.gethostname(),
+        host=loop_id(settings.state_dir),
         state_dir=os.path.realpath(settings.state_dir),
         cycle_id=environ.get("RUN_CYCLE_ID", ""),
     )
+
+
+def loop_id(state_dir: Path) -> str:
+    """What a loop is known by on a cluster: kept with its state, as the name of a machine changes with every pod.
+
+    Raises:
+        OSError: it can neither be read nor kept.
+    """
+    path = state_dir / "loop_id"
+    with suppress(FileNotFoundError, ValueError):
+        if found := files.read_bounded(path, _LONGEST_ID).decode().strip():
+            return found
+    made = secrets.token_hex(16)
+    files.make_folder(state_dir)
+    files.replace_file(path, f"{made}\n".encode(), durable=True)
+    return made
 
 
 def _leave_control(environ: Mapping[str, str], control: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from run_cycle_loop.agentrun.checks.findings import Finding, Severity
-from run_cycle_loop.agentrun.checks.validation import validate
+from run_cycle_loop.agentrun.checks.validation import validate, validate_for_here
 from run_cycle_loop.agentrun.flags import LOCAL, UNKNOWN
 from run_cycle_loop.agentrun.manifests.documents import LARGEST, Bundle, Document, read_bundle
 from run_cycle_loop.agentrun.profiles import Profile
@@ -40,8 +40,9 @@ def findings_of(settings: Settings, bundle: Bundle) -> tuple[Finding, ...]:
     """
     if settings.profile == "auto":
         return ()
-    flags = LOCAL if settings.where == "local" else UNKNOWN
-    return validate(bundle, profile=Profile(settings.profile), flags=flags)
+    if settings.where == "local":
+        return validate_for_here(bundle, profile=Profile(settings.profile), flags=LOCAL)
+    return validate(bundle, profile=Profile(settings.profile), flags=UNKNOWN)
 
 
 def check_manifest(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from run_cycle_loop.app.cycle import CycleStops, ignored_signals
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.controls.signals import SignalInbox
+from run_cycle_loop.kit.printable import printable
 
 if TYPE_CHECKING:
     from run_cycle_loop.agentrun.cluster.cancel import Cancellation
@@ -71,15 +72,36 @@ def runs_of(settings: Settings, stack: ExitStack) -> Runs:
         return cluster_runs(settings, stack)
     from run_cycle_loop.app.local_runs import LocalRuns  # noqa: PLC0415 - brings the engine with it
 
-    return LocalRuns.of(settings, stops_of(stack))
+    place = LocalRuns.of(settings, stops_of(stack))
+    stack.callback(place.store.close)  # or else what was stored stays in the file beside it, which a copy may miss
+    return place
 
 
-def cluster_runs(settings: Settings, stack: ExitStack) -> "ClusterRuns":
-    """The runs of the cluster.
+_LOOKING, _SENDING = 10.0, 60.0  #: seconds that one call is tried for: somebody waits, or something must not be lost
+
+
+def cluster_runs(settings: Settings, stack: ExitStack, *, sending: bool = False) -> "ClusterRuns":
+    """The runs of the cluster; ``sending`` is more patient than looking.
 
     Raises:
         ConfigError: there is no way to it.
     """
     from run_cycle_loop.app.cluster_runs import ClusterRuns  # noqa: PLC0415 - 0.3 s
 
-    return ClusterRuns.of(settings, stack, stops_of(stack))
+    budget = _SENDING if sending else _LOOKING
+    return ClusterRuns.of(settings, stack, stops_of(stack), noticed=_Noticed().take, budget=budget)
+
+
+class _Noticed:
+    """What is overcome while a cluster is watched: said once for as long as it is the same."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def take(self, error: object) -> None:
+        """Say it where it is new."""
+        import click  # noqa: PLC0415 - only for a fault
+
+        if (said := str(error)) != self._told:
+            self._told = said
+            click.echo(f"run-cycle-loop: {printable(said)}; trying again", err=True)

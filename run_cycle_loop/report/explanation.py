@@ -30,6 +30,12 @@ def lines(found: Explanation, width: int) -> list[str]:
     return written
 
 
+def _kept(ttl: int | None) -> str:
+    if ttl is None:
+        return "as long as the controller keeps runs"
+    return f"{format_duration(ttl)} after the end" if ttl else "for ever, or as long as the controller allows"
+
+
 def _blocks(found: Explanation) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     run = found.run
     account, account_source = found.service_account
@@ -41,6 +47,7 @@ def _blocks(found: Explanation) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ("runtime", _runtime(run)),
             ("account", f"{account}, by {account_source}" if account_source else f"{account}: nothing names one"),
             ("secrets", ", ".join(run.secrets) or "none"),
+            ("run kept", _kept(run.ttl)),
             ("Jobs kept", "for ever" if found.job_ttl is None else f"{format_duration(found.job_ttl)} after the end"),
         ],
     )

@@ -3,6 +3,7 @@ be; and what earlier cycles left is cancelled first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +16,14 @@ from run_cycle_loop.agentrun.lifecycle.observed import JobState
 from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, read_status
 from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, job_state
 from run_cycle_loop.agentrun.looking.marks import MARKS
-from run_cycle_loop.agentrun.looking.objects import entries, labels_of, name_of, text
+from run_cycle_loop.agentrun.looking.objects import entries, labels_of, name_of, text, uid_of
 from run_cycle_loop.agentrun.looking.outcomes import Result
 from run_cycle_loop.agentrun.looking.progress import Progress, Waiting
 from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.agentrun.rendering.jobs import CONTAINER
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster, Object
-from run_cycle_loop.clients.kubernetes.errors import KubernetesError, NotFound, Stopped
+from run_cycle_loop.clients.kubernetes.errors import Conflict, KubernetesError, NotFound, Stopped
 from run_cycle_loop.clients.kubernetes.patient import PatientCluster
 from run_cycle_loop.model.errors import RunnerError
 from run_cycle_loop.model.ports import Clock
@@ -131,22 +132,37 @@ def clear_runs(
             continue  # gone by itself
         if done.result is CancelResult.CONTESTED:
             raise RunnerError(f"AgentRun {namespace}/{name} of an earlier cycle cannot be cancelled: {done.message}")
+        if done.result is CancelResult.ALREADY_FINAL:
+            _end_jobs(cluster, name, namespace)
         _await_pods(place, cluster, name, namespace)
 
 
 def _on_their_way(cluster: Cluster, namespace: str, runs: Sequence[Object]) -> Iterator[Object]:
-    """Those that are not over, and those that were cancelled by half: their Jobs still run."""
+    """Those that are not over, and those whose Jobs still run: cancelled by half, or failed by a timeout."""
     phases = {name_of(run): read_status(run.get("status")).phase for run in runs}
+    over = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
     running: set[str] = set()
-    if Phase.CANCELLED in phases.values():
+    if any(phase in over for phase in phases.values()):
         jobs = cluster.list(kinds.JOB, namespace).items
         running = {str(labels_of(job).get(names.LABEL_RUN)) for job in jobs if job_state(job) is JobState.ACTIVE}
     for run in runs:
         phase = phases[name_of(run)]
-        if phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.TEMPLATE):
+        if phase == Phase.TEMPLATE:
             continue
-        if phase != Phase.CANCELLED or name_of(run) in running:
+        if phase not in over or name_of(run) in running:
             yield run
+
+
+def _end_jobs(cluster: Cluster, name: str, namespace: str) -> list[str]:
+    """Delete what still runs of a run that is over: no controller ends an attempt that is out of time."""
+    ended = []
+    for job in cluster.list(kinds.JOB, namespace, {names.LABEL_RUN: name}).items:
+        if job_state(job) is not JobState.ACTIVE:
+            continue
+        with suppress(Conflict):  # another one of that name by now
+            cluster.delete(kinds.JOB, name_of(job), namespace, uid=uid_of(job))
+            ended.append(name_of(job))
+    return ended
 
 
 def _await_pods(place: Place, cluster: Cluster, name: str, namespace: str) -> None:
@@ -207,6 +223,8 @@ class _Followed:
             progress.close()
         if seen is None or seen.result is Result.STOPPED:
             return self._cancelled(RunEnd.CANCELLED, seen, why="its loop was told to end it")
+        if seen.result is not Result.DELETED:
+            self._end_what_still_runs()
         self._last_words(seen)
         return self._ended(seen)
 
@@ -226,6 +244,17 @@ class _Followed:
         if fault is None or seen.result is not Result.FAILED:
             return ended
         return replace(ended, reason=fault.reason, message=fault.message, advice=fault.cure)
+
+    def _end_what_still_runs(self) -> None:
+        """An attempt that is out of time goes on beside the run that failed of it, and beside the next cycle."""
+        patient = self._place.patient(wait=self._place.hurry, budget=self._how.ending)
+        try:
+            if ended := _end_jobs(patient, self._name, self._namespace):
+                self._how.say(
+                    f"of AgentRun {self._name}, which is over, there still ran, and is ended: {', '.join(ended)}"
+                )
+        except (KubernetesError, Stopped) as error:
+            self._how.say(f"what may still run of AgentRun {self._name} could not be ended: {error}")
 
     # --- telling -----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The adapter ``exec``: the provider's command, with its input files written and its output in the log."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -8,8 +9,9 @@ from typing import Any
 
 from run_cycle_loop.agentrun.local import mounts as places
 from run_cycle_loop.agentrun.local.mounts import Mount
-from run_cycle_loop.kit import files, processes
-from run_cycle_loop.kit.processes import EndedBy, LaunchError, Limits, Pulse
+from run_cycle_loop.agentrun.local.processes import WORKLOAD
+from run_cycle_loop.kit import files, process_table, processes
+from run_cycle_loop.kit.processes import EndedBy, Launched, LaunchError, Limits, Pulse
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.start_attempt import outcome, view
 from run_cycle_loop.start_attempt.filling import fill, names_environment
@@ -43,7 +45,14 @@ def run(
     try:
         env_of_launch = env | ({view.BUBBLEWRAP: environ[view.BUBBLEWRAP]} if environ.get(view.BUBBLEWRAP) else {})
         line = view.wrapped(argv, environ=env_of_launch, mounts=mounts, folder=places.WORKSPACE)
-        done = processes.supervise(line, env, limits=Limits(grace=grace), output=log.write, pulse=pulse)
+        done = processes.supervise(
+            line,
+            env,
+            limits=Limits(grace=grace),
+            output=log.write,
+            pulse=pulse,
+            launched=lambda one: _note(one, scratch),
+        )
     except LaunchError as error:
         log.note(str(error))
         return outcome.ended(error.exit_code, str(error), **told)
@@ -55,6 +64,15 @@ def run(
         return outcome.ended(128 + done.signal, f"signal {done.signal} ended the command", signal=done.signal, **told)
     code = done.exit_code or 0
     return outcome.ended(code, f"the command ended with exit code {code}" if code else "", **told)
+
+
+def _note(launched: Launched, scratch: Path) -> None:
+    """Leave the command's process to who finds neither us nor it: it may have cleared the variables that mark it."""
+    if launched.start_ticks is None:
+        return
+    told = {"pid": launched.pid, "startTicks": launched.start_ticks, "bootId": process_table.boot_id()}
+    with contextlib.suppress(OSError):
+        files.replace_file(scratch / WORKLOAD, json.dumps(told).encode())
 
 
 def _asked(spec: Spec, environ: Mapping[str, str], log: CycleLogFile) -> tuple[list[str], dict[str, str]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from run_cycle_loop.agentrun.rendering.templates import fill_braces
 
-_ENVIRONMENT = re.compile(r"(\{\{\s*env\s*(?:\.[^}]*)?\}\})")
+#: No brace inside: each character is looked at once, however many marks are opened and never closed.
+_ENVIRONMENT = re.compile(r"(\{\{\s*env\s*(?:\.[^{}]*)?\}\})")
 
 
 def fill(text: str, context: Mapping[str, Any]) -> str:

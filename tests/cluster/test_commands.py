@@ -175,7 +175,7 @@ def test_watching_that_is_interrupted_leaves_the_run_alone(desk: Bench) -> None:
     assert desk("status", name).returncode == 0
     assert desk("cancel", name, "--delete").returncode == 0
     gone = desk("status", name)
-    assert (gone.returncode, "there is no AgentRun" in gone.stderr) == (1, True), gone.stderr
+    assert (gone.returncode, "there is no AgentRun" in gone.stderr) == (8, True), gone.stderr
 
 
 def test_a_dry_run_sends_nothing(desk: Bench) -> None:

@@ -377,6 +377,16 @@ def test_a_claim_of_another_file_system_has_its_control_file_moved_away_too(hous
         assert json.loads(kept.read_text()) == {"continue": True}
 
 
+@pytest.mark.parametrize(
+    ("mount", "path"), [("//workspace", "/workspace/c.json"), ("/workspace", "//workspace//c.json")]
+)
+def test_a_path_with_slashes_too_many_is_the_same_place(house: House, mount: str, path: str) -> None:
+    volume = {"name": "workspace", "type": "pvc", "claimName": "work", "mountPath": mount}
+    script = "test $RUN_CYCLE_ITERATION = 3 || echo '{\"continue\": true}' > /workspace/c.json"
+    given = manifest(script, loop=conditional(path=path), run={"workload": {"volumes": [volume]}})
+    assert loop_of(house.run(given)).completed == 3
+
+
 PLANTS = {
     "a pipe": "mkfifo $F",
     "a link": "ln -s /workspace/true.json $F",
@@ -471,6 +481,19 @@ def test_a_lost_attempt_is_made_again_under_its_number(house: House) -> None:
         "step-1-iter-1-attempt-1": 2,
         "step-1-iter-2-attempt-1": 1,
     }
+
+
+def test_a_lost_attempt_that_cleared_its_variables_is_ended_before_it_is_made_again(house: House) -> None:
+    script = "test -e pid && exit 0; exec env -i /bin/sh -c 'echo $$ > pid.new; mv pid.new pid; exec /bin/sleep 600'"
+    engine = house.start("run", manifest(script), "--isolate", "none")
+    pid = house.pid_in("pid")
+    engine.kill()
+    engine.wait()
+    process = house.attempts()["step-1-attempt-1"].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    assert resume(NAMESPACE, "demo", flags=LOCAL, machine=house.machine()).phase == "Succeeded"
+    assert not is_running(pid)
 
 
 def test_an_attempt_that_is_lost_again_and_again_fails(house: House) -> None:
@@ -626,6 +649,18 @@ def test_a_verdict_that_cannot_be_stored_is_not_lost_and_nothing_runs_twice(hous
     assert house.ran() == ["1"]
 
 
+def test_a_verdict_that_cannot_be_stored_leaves_the_secrets_to_who_resumes(house: House) -> None:
+    store = _Failing(4)
+    machine = house.machine(store=store)
+    given = manifest(COUNT + "exit 5", run={"secrets": ["env"]}, more=[secret("env", PLAIN=CANARY)])
+    with pytest.raises(StateError):
+        run_documents(given, machine, strict=False, profile=Profile.GUIDE)
+    store.mend()
+    assert resume(NAMESPACE, "demo", flags=LOCAL, machine=machine).phase == "Failed"
+    assert house.ran() == ["1"]
+    assert not (house.folder() / "secrets.json").exists()
+
+
 class _Failing(InMemoryRuns):
     """A store whose disk is full after so many writes, until it is mended."""
 
@@ -640,6 +675,16 @@ class _Failing(InMemoryRuns):
 
     def mend(self) -> None:
         self._room = 1000
+
+
+@pytest.mark.parametrize("look", ["status demo", "list", "run --resume demo"])
+def test_the_file_of_the_run_store_is_whole_when_a_command_is_over(house: House, look: str) -> None:
+    bundle, state = house.root / "given.json", house.root / "another"
+    bundle.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifest("true")}))
+    for command in (f"run -f {bundle}", look):
+        argv = [sys.executable, "-m", "run_cycle_loop", "agentrun", *command.split(), "--state-dir", str(state)]
+        subprocess.run(argv, cwd=Path(__file__).resolve().parents[2], capture_output=True, check=True, timeout=60)
+        assert [path.name for path in state.glob(f"{FILE_NAME}-*")] == []
 
 
 # Secrets.

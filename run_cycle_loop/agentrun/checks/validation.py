@@ -26,7 +26,20 @@ _FOLLOWS = {
     "MissingProvider": ("MissingProvider", "MissingProviderRef"),
     "MissingMemory": ("MissingMemory",),
 }
+#: Notes that are errors where nobody will look anywhere else: without these the run would be another one.
+_NEEDED_HERE = ("AgentNotInBundle", "ProviderNotInBundle", "ImplementationNotInBundle", "SystemPromptNotInBundle")
 _WEIGHT = {Source.API_SERVER: 0, Source.CONTROLLER: 1, Source.LINT: 2}
+
+
+def validate_for_here(bundle: Bundle, *, profile: Profile, flags: ControllerFlags) -> tuple[Finding, ...]:
+    """The same for a run on this machine, where what is not among the files does not exist."""
+
+    def judged(one: Finding) -> Finding:
+        if one.reason not in _NEEDED_HERE:
+            return one
+        return replace(one, severity=Severity.ERROR, cure="give its file with -f as well, or correct the name")
+
+    return tuple(map(judged, validate(bundle, profile=profile, flags=flags)))
 
 
 def validate(

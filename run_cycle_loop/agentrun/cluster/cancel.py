@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.cluster.existing import existing_run
 from run_cycle_loop.agentrun.cluster.waits import Wait
 from run_cycle_loop.agentrun.lifecycle.observed import JobState
 from run_cycle_loop.agentrun.lifecycle.reconcile import cancel
@@ -90,11 +91,7 @@ def cancel_run(
         Forbidden: Its status may not be changed; nothing was.
         KubernetesError: The cluster does not answer; calling again goes on where it ended.
     """
-    body = cluster.get(kinds.AGENT_RUN, name, namespace)
-    if body is None:
-        raise NotFound(
-            f"there is no AgentRun {name} in namespace {namespace}: run-cycle-loop agentrun list shows those"
-        )
+    body = existing_run(cluster, name, namespace)
     before = read_status(body.get("status"))
     if before.is_final and before.phase != Phase.CANCELLED:
         return _was_over(cluster, body, before)
@@ -220,10 +217,13 @@ class _Work:
         self._cluster.patch(kinds.AGENT_RUN, self._name, patch, self._namespace, subresource="status")
 
     def _delete_jobs(self) -> None:
-        """All Jobs of the run; each by its uid, so that no other one of that name is hit."""
+        """The Jobs that are not over; each by its uid, so that no other one of that name is hit.
+
+        Finished ones start nothing, and hold the logs of what was done.
+        """
         try:
             for job in self._jobs():
-                if text(job, "metadata", "deletionTimestamp"):
+                if text(job, "metadata", "deletionTimestamp") or job_state(job) is not JobState.ACTIVE:
                     continue
                 try:
                     self._cluster.delete(kinds.JOB, name_of(job), self._namespace, uid=uid_of(job))

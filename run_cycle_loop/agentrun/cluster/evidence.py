@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.cluster.existing import existing_run
 from run_cycle_loop.agentrun.lifecycle.status import RunStatus, read_status
 from run_cycle_loop.agentrun.looking.attempts import Attempt, AttemptState, attempts
 from run_cycle_loop.agentrun.looking.objects import (
@@ -29,7 +30,7 @@ from run_cycle_loop.agentrun.rendering.system_prompts import MOUNT_FOLDER, MOUNT
 from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
-from run_cycle_loop.clients.kubernetes.errors import Forbidden, KubernetesError, NotFound
+from run_cycle_loop.clients.kubernetes.errors import Forbidden, KubernetesError
 
 _RUN_JSON, _RUNNER_JSON = "run.json", "agent-runner.json"
 _ASKED_FOR = 10.0  #: seconds that a command in a pod may take
@@ -68,11 +69,7 @@ def gather(
         NotFound: There is no such run.
         KubernetesError: The cluster does not answer.
     """
-    body = cluster.get(kinds.AGENT_RUN, name, namespace)
-    if body is None:
-        raise NotFound(
-            f"there is no AgentRun {name} in namespace {namespace}: run-cycle-loop agentrun list shows those"
-        )
+    body = existing_run(cluster, name, namespace)
     run, status, notes = read_run(body), read_status(body.get("status")), list[str]()
     prompt, adapter = _prompt(cluster, run, profile, notes)
     seen = _Seen(
@@ -81,6 +78,10 @@ def gather(
         config_maps=_listed(cluster, kinds.CONFIG_MAP, run, notes),
     )
     rows = attempts(run, status, seen.jobs, seen.pods, now)
+    notes += [
+        f"Job {row.job} belongs to an earlier run of this name, and does not count" for row in rows if row.is_stale
+    ]
+    rows = tuple(row for row in rows if not row.is_stale)
     stored = status.rest.get("systemPromptHash")
     return Evidence(
         run=name,
@@ -144,15 +145,24 @@ def _source(prompt: SystemPrompt, notes: Sequence[str]) -> Source:
     )
 
 
-def _missing(status: RunStatus, rows: Iterable[Attempt]) -> tuple[str, ...]:
-    known = {(row.step, row.iteration) for row in rows}
-    return tuple(
+def _missing(status: RunStatus, rows: Sequence[Attempt]) -> tuple[str, ...]:
+    """Iterations, and attempts before the last one, of which nothing at all is left."""
+    last = {(row.step, row.iteration): row.attempt for row in sorted(rows, key=lambda row: row.place)}
+    whole = [
         f"step {step.name} iteration {index}"
         for step in status.steps
         if step.loop is not None
         for index in range(1, step.loop.completed + 1)
-        if (step.name, index) not in known
-    )
+        if (step.name, index) not in last
+    ]
+    known = {(row.step, row.iteration, row.attempt) for row in rows}
+    earlier = [
+        f"step {step} {f'iteration {iteration} ' if iteration is not None else ''}attempt {attempt}"
+        for (step, iteration), newest in last.items()
+        for attempt in range(1, newest)
+        if (step, iteration, attempt) not in known
+    ]
+    return (*whole, *earlier)
 
 
 def _attempt(cluster: Cluster, run: AgentRun, row: Attempt, seen: _Seen, *, ask_pods: bool) -> AttemptEvidence:

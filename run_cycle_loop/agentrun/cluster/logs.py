@@ -107,7 +107,7 @@ class _Reading:
         """The attempts that are known now."""
         body = self._patiently(lambda: self._cluster.get(kinds.AGENT_RUN, self._name, self._namespace))
         if body is None and self._last is None:
-            told = "run-cycle-loop agentrun list shows those that are there"
+            told = "run-cycle-loop agentrun list --where cluster shows those that are there"
             raise NotFound(f"there is no AgentRun {self._name} in namespace {self._namespace}: {told}")
         known: Object = body or self._last or {}
         self._last = known
@@ -186,7 +186,7 @@ class _Reading:
             for piece in stream:
                 if data := lines.take(piece):
                     yield data
-                if follow and self._wait(0):
+                if self._wait(0):
                     return
         if data := lines.rest():
             yield data
@@ -236,7 +236,7 @@ class _Trouble:
         if isinstance(error, Unauthorized):
             self._renewed = True
             self._cluster.renew()
-        return max(PAUSE, error.retry_after or 0.0)
+        return max(PAUSE, min(error.retry_after or 0.0, PATIENCE))
 
 
 class _Lines:

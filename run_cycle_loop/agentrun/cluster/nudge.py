@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from run_cycle_loop.agentrun.cluster.existing import existing_run
 from run_cycle_loop.agentrun.lifecycle.status import moment, stamp
 from run_cycle_loop.agentrun.looking.objects import annotations_of, uid_of
 from run_cycle_loop.agentrun.looking.outcomes import result_of
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
-from run_cycle_loop.clients.kubernetes.errors import NotFound
 from run_cycle_loop.model.ports import Clock
 
 ANNOTATION = "run-cycle-loop/nudged-at"
@@ -38,11 +38,7 @@ def nudge(cluster: Cluster, name: str, namespace: str, *, clock: Clock, apart: f
         NotFound: There is no such run.
         KubernetesError: It may not be changed, or the cluster does not answer.
     """
-    body = cluster.get(kinds.AGENT_RUN, name, namespace)
-    if body is None:
-        raise NotFound(
-            f"there is no AgentRun {name} in namespace {namespace}: run-cycle-loop agentrun list shows those"
-        )
+    body = existing_run(cluster, name, namespace)
     if result_of(body) is not None:
         return Nudge(is_done=False, message="it is over, nothing is left to wake")
     now, last = clock.now(), moment(str(annotations_of(body).get(ANNOTATION) or ""))

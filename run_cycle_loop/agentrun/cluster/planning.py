@@ -11,6 +11,7 @@ from run_cycle_loop.agentrun.looking.objects import Object, mapping, part, text
 from run_cycle_loop.agentrun.manifests.documents import Bundle, Document
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
+from run_cycle_loop.clients.kubernetes.errors import Conflict
 from run_cycle_loop.clients.kubernetes.kinds import Kind
 from run_cycle_loop.model.errors import ConfigError
 
@@ -140,7 +141,12 @@ def _planned(cluster: Cluster, document: Document) -> Planned:
     kind = _kind_of(document) or ORDER[0]
     body = _plain_secret(_placed(document.body, document.namespace))
     live = cluster.get(kind, document.name, document.namespace)
-    tried = cluster.apply(kind, body, dry_run=True)
+    try:
+        tried = cluster.apply(kind, body, dry_run=True)
+    except Conflict as error:
+        raise error.adding(
+            f"somebody else manages {document.where}: leave it out of the files, or change it where it is managed"
+        ) from error
     changes = () if live is None else tuple(differences(live, tried, hide=kind == kinds.SECRET))
     action = Action.CREATE if live is None else Action.CHANGE if changes else Action.KEEP
     return Planned(
@@ -164,7 +170,8 @@ def differences(live: Object, wanted: Object, *, hide: bool = False) -> Iterator
         hide: Whether values are secret.
     """
     for path, before, after in _different(_content(live), _content(wanted), ""):
-        hidden = hide and path.startswith(("data", "stringData"))
+        # kubectl keeps the whole of an object in an annotation.
+        hidden = hide and path.startswith(("data", "stringData", "metadata.annotations"))
         yield FieldChange(
             path=path,
             before=_HIDDEN if hidden and before is not None else before,

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from run_cycle_loop.agentrun import names
+from run_cycle_loop.agentrun.cluster.existing import existing_run
 from run_cycle_loop.agentrun.looking.objects import Object
 from run_cycle_loop.agentrun.looking.progress import Hint, Progress, progress
 from run_cycle_loop.clients.kubernetes import kinds
 from run_cycle_loop.clients.kubernetes.api import Cluster
-from run_cycle_loop.clients.kubernetes.errors import Forbidden, NotFound
+from run_cycle_loop.clients.kubernetes.errors import Forbidden
 from run_cycle_loop.model.ports import Clock
 
 
@@ -18,11 +19,7 @@ def look(cluster: Cluster, name: str, namespace: str, *, clock: Clock) -> Progre
         NotFound: There is no such run.
         KubernetesError: The cluster refuses, or does not answer.
     """
-    body = cluster.get(kinds.AGENT_RUN, name, namespace)
-    if body is None:
-        raise NotFound(
-            f"there is no AgentRun {name} in namespace {namespace}: run-cycle-loop agentrun list shows those"
-        )
+    body = existing_run(cluster, name, namespace)
     hints: list[Hint] = []
     jobs = _listed(cluster, kinds.JOB, name, namespace, hints)
     pods = _listed(cluster, kinds.POD, name, namespace, hints)

@@ -183,7 +183,7 @@ def _first(watched: _Watched, name: str, namespace: str) -> Object | None:
         except _PASSING:
             continue  # the watch is patient, and raises when its patience is at its end
         if found is None:
-            told = "run-cycle-loop agentrun list shows those that are there"
+            told = "run-cycle-loop agentrun list --where cluster shows those that are there"
             raise NotFound(f"there is no AgentRun {name} in namespace {namespace}: {told}")
     return None
 

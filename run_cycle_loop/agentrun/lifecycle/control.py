@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+DEPTH = 100  #: of values in values, as in manifests; what nests deeper could be stored and not be read again
 _LONGEST_DETAIL = 200  #: characters of a parser's words
 
 
@@ -35,10 +36,10 @@ def from_annotation(text: str | None, path: str) -> Control:
     if not isinstance(value, dict):
         return Control(fault="loop control annotation must be a JSON object")
     if path not in value:
-        return Control(payload=value)
+        return _bounded(value, path)
     if not isinstance(value[path], dict):
         return Control(fault=f"loop control payload at {path} must be a JSON object")
-    return Control(payload=value[path])
+    return _bounded(value[path], path)
 
 
 def from_file(text: str | None, path: str) -> Control:
@@ -51,7 +52,18 @@ def from_file(text: str | None, path: str) -> Control:
         return Control(fault=f"invalid loop control JSON in {path}: {_words(error)}")
     if not isinstance(value, dict):
         return Control(fault=f"loop control payload at {path} must be a JSON object")
-    return Control(payload=value)
+    return _bounded(value, path)
+
+
+def _bounded(payload: Mapping[str, Any], path: str) -> Control:
+    waiting: list[tuple[Any, int]] = [(payload, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH:
+            return Control(fault=f"loop control payload at {path} nests deeper than {DEPTH} levels")
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += [(one, depth + 1) for one in inner if isinstance(one, dict | list)]
+    return Control(payload=payload)
 
 
 def _words(error: Exception) -> str:

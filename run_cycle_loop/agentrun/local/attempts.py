@@ -293,7 +293,7 @@ class Attempts:
                 if record.name not in current and not self._subject.strict:
                     self.stop(record.name, "Superseded", "another attempt took its place")
                 continue
-            processes.end_remains(record.process, self.mark(record))
+            processes.end_remains(record.process, self.mark(record), processes.workload_in(Path(record.folder)))
             volumes.remove_secrets(Path(record.folder))  # nobody uses them; who makes it again gets them anew
             if record.name not in current:
                 self._put(replace(record, finished_at=stamp(self._machine.clock.now()), reason="Superseded"))

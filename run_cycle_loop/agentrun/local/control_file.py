@@ -112,7 +112,7 @@ def _parent(path: str, mount: Mount) -> Iterator[tuple[int, str]]:
     Raises:
         OSError: it is not there, or a link stands on the way.
     """
-    parts = PurePosixPath(os.path.normpath(path)).relative_to(mount.path).parts
+    parts = PurePosixPath(places.normal(path)).relative_to(mount.path).parts
     if not parts:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     descriptor = os.open(mount.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

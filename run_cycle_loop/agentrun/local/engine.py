@@ -15,7 +15,7 @@ from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control
 from run_cycle_loop.agentrun.lifecycle.observed import Observed, ObservedJob, Refusal
 from run_cycle_loop.agentrun.lifecycle.reconcile import reconcile
 from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus, moment, read_status, stamp, write_status
-from run_cycle_loop.agentrun.local import control_file, job, observation
+from run_cycle_loop.agentrun.local import control_file, job, observation, secret_values
 from run_cycle_loop.agentrun.local.attempts import Attempts, Subject
 from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.places import SECRETS, STATUS, Places
@@ -23,6 +23,7 @@ from run_cycle_loop.agentrun.local.processes import me
 from run_cycle_loop.agentrun.model import Step
 from run_cycle_loop.agentrun.rendering.jobs import launch_refusals
 from run_cycle_loop.kit import files, process_tree
+from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.runs import AttemptRecord, RunEvent, RunRecord
 
 TIMED_OUT = "WorkflowStepTimedOut"
@@ -320,7 +321,13 @@ class Engine:
         )
         if status.is_final:  # before it is stored: afterwards nobody looks for them any more
             files.unlink_quietly(self._folder / SECRETS)
-        self._record = self._machine.store.change(wanted, attempts=attempts, events=events)
+        try:
+            self._record = self._machine.store.change(wanted, attempts=attempts, events=events)
+        except StateError:
+            if status.is_final:  # it is not over after all: whoever resumes it must find them
+                with contextlib.suppress(StateError):
+                    secret_values.keep(self._folder, self._subject.secrets)
+            raise
         self._status = status
         self._events.clear()
         self._write_status()

@@ -38,18 +38,24 @@ def inner_first(mounts: Iterable[Mount]) -> list[Mount]:
     return sorted(mounts, key=lambda one: (-_depth(one.path), one.path))
 
 
+def normal(path: str) -> str:
+    """A path without ``.``, ``..`` and double slashes; ``normpath`` leaves two of them where they stand first."""
+    found = posixpath.normpath(path)
+    return found[1:] if found.startswith("//") else found
+
+
 def translate(path: str, mounts: Iterable[Mount]) -> str | None:
     """Where a container's path is on this machine; None where no mount has it."""
     found = mount_of(path, mounts)
     if found is None:
         return None
-    rest = posixpath.relpath(posixpath.normpath(path), found.path)
+    rest = posixpath.relpath(normal(path), found.path)
     return found.folder if rest == "." else posixpath.join(found.folder, rest)
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
     """The mount in which a container's path lies."""
-    wanted = posixpath.normpath(path)
+    wanted = normal(path)
     return next((one for one in inner_first(mounts) if is_within(wanted, one.path)), None)
 
 

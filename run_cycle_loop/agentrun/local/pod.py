@@ -135,7 +135,7 @@ class _Making:
 
     def mount_all(self) -> None:
         for mount in map(_map, _list(self._container.get("volumeMounts"))):
-            name, path = str(mount.get("name")), posixpath.normpath(str(mount.get("mountPath")))
+            name, path = str(mount.get("name")), places.normal(str(mount.get("mountPath")))
             if not path.startswith("/"):
                 raise ConfigError(
                     f"mountPath {path[:80]!r} of volume {name} is not absolute; write it with a leading /"

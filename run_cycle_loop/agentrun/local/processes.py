@@ -1,11 +1,13 @@
 """The processes of attempts: begun in a session of their own, found again after a crash, ended to the last one."""
 
 import contextlib
+import json
 import os
 import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from run_cycle_loop.kit import files, process_table, process_tree
@@ -15,6 +17,9 @@ from run_cycle_loop.model.runs import ProcessMark
 
 MARK = "AGENT_RUN_ATTEMPT"  #: the variable that all processes of an attempt carry
 
+WORKLOAD = "workload.json"  #: in an attempt's folder: the process that its runner has started
+
+_LARGEST = 4096
 _ALL_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _SLICE = 0.1  #: seconds between two looks while an attempt is being ended
 
@@ -145,13 +150,28 @@ def find_again(identity: ProcessMark | None, mark: str) -> AttemptProcess | None
     return AttemptProcess(identity, mark, pidfd, is_child=False)
 
 
-def end_remains(identity: ProcessMark | None, mark: str) -> int:
-    """End what a runner that is gone left behind; returns how many processes could not be ended."""
-    leader = None
-    if identity is not None and identity.boot_id == process_table.boot_id():
-        leader = ProcessId(identity.pid, identity.start_ticks)
+def end_remains(identity: ProcessMark | None, mark: str, workload: ProcessMark | None = None) -> int:
+    """End what a runner that is gone left behind; returns how many processes could not be ended.
+
+    ``workload`` is the command that the runner started: it has its own session, and may have cleared its variables.
+    """
     value = f"{MARK}={mark}".encode()
-    return len(process_tree.end_all(lambda: process_tree.marked(value, leader=leader, pipes=())))
+    left = 0
+    for one in (identity, workload):
+        leader = None
+        if one is not None and one.boot_id == process_table.boot_id():
+            leader = ProcessId(one.pid, one.start_ticks)
+        left += len(process_tree.end_all(partial(process_tree.marked, value, leader=leader, pipes=())))
+    return left
+
+
+def workload_in(folder: Path) -> ProcessMark | None:
+    """The command that the runner of an attempt says it has started; None where it says none."""
+    try:
+        found = json.loads(files.read_bounded(folder / WORKLOAD, _LARGEST))
+        return ProcessMark(pid=int(found["pid"]), start_ticks=int(found["startTicks"]), boot_id=str(found["bootId"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _by_mark(mark: str) -> ProcessMark | None:

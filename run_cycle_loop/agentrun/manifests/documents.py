@@ -166,19 +166,26 @@ def _unpacked(text: Text, file: str) -> Iterator[Document]:
     if not str(text.value.get("kind") or "").endswith("List") or not isinstance(items, list):
         yield _document(text.value, file, text.line, text.lines)
         return
+    insides = _by_item(text.lines, len(items))
     for number, item in enumerate(items):
-        path = child(_ITEMS, number)
-        line = text.lines.get(path, text.line)
+        line = text.lines.get(child(_ITEMS, number), text.line)
         if not isinstance(item, dict):
             raise ConfigError(
                 f"{file}:{line}:1 has no object as item {number + 1} of its list; give it apiVersion and kind"
             )
-        inside = {
-            key[len(path) :].removeprefix("."): value
-            for key, value in text.lines.items()
-            if key.startswith((f"{path}.", f"{path}["))
-        }
-        yield _document(item, file, line, inside)
+        yield _document(item, file, line, insides[number])
+
+
+def _by_item(lines: Mapping[str, int], count: int) -> list[dict[str, int]]:
+    """The lines of a list's items, each by the paths in the item itself."""
+    found: list[dict[str, int]] = [{} for _ in range(count)]
+    start = f"{_ITEMS}["
+    for path, line in lines.items():
+        if path.startswith(start):
+            number, _, inside = path[len(start) :].partition("]")
+            if inside:
+                found[int(number)][inside.removeprefix(".")] = line
+    return found
 
 
 def _document(body: Mapping[str, Any], file: str, line: int, lines: Mapping[str, int]) -> Document:

@@ -15,6 +15,7 @@ from run_cycle_loop.model.errors import ConfigError
 
 DEPTH = 100  #: of values in values
 VALUES = 200_000  #: in one file, those that aliases repeat counted each time, and long texts as several
+PATHS = 32 << 20  #: characters that the paths of a file's values may come to
 _CHARACTERS = 100  #: of a text that count as one more value
 _MERGE = "<<"
 _NO_YAML = "is no YAML"
@@ -135,6 +136,7 @@ class _Composer:
         self._stack: list[_Node] = []
         self._lines: dict[str, int] = {}
         self._size = 0
+        self._characters = 0
         self._root: _Node | None = None
 
     def documents(self) -> Iterator[Text]:
@@ -200,6 +202,14 @@ class _Composer:
             return child(top.path, len(top.value))
         return child(top.path, top.key) if top.key is not None else top.path
 
+    def _note_line(self, mark: Any) -> None:
+        """Keep the line of the value that comes next; long keys around many values are a bomb as well."""
+        path = self._next_path()
+        self._characters += len(path)
+        if self._characters > PATHS:
+            _fail(mark, "has too many values below keys that are too long; shorten the keys, or split it")
+        self._lines[path] = mark.line + 1
+
     def _place(self, node: _Node) -> None:
         """Put a finished value where it belongs, and keep it where it has an anchor."""
         if node.anchor:
@@ -214,13 +224,13 @@ class _Composer:
             return
         top.size, top.height = top.size + node.size, max(top.height, node.height + 1)
         if isinstance(top.value, list):
-            self._lines[self._next_path()] = node.mark.line + 1
+            self._note_line(node.mark)
             top.value.append(node.value)
             return
         if top.key == _MERGE:
             top.merged += _mergeable(node)
         elif top.key is not None:
-            self._lines[self._next_path()] = top.key_mark.line + 1
+            self._note_line(top.key_mark)
             top.value[top.key] = node.value
         top.key = None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from run_cycle_loop.app.runs import Runs
 
 _SETTINGS = ("where", "namespace", "kubeconfig", "kube_context", "state_dir", "config")
+LOCAL = "on this machine"
 _name = click.argument("name", metavar="NAME")
 
 
@@ -104,11 +105,12 @@ def followed(seen: "Iterable[Progress]", *, where: str, as_json: bool) -> int:
             told = line
         sys.stdout.flush()
     if last is None or last.result is None:
-        return 1
+        return 130  # it was given up before anything was seen
     if not as_json and not is_live:
         show([*view.screen(last, where=where, width=width, style=style, now=_now())], style)
     if not as_json and not last.result.is_final:
-        click.echo(f"it goes on; `run-cycle-loop agentrun status {last.name}` shows how far it is", err=True)
+        there = "" if where == LOCAL else f" --where cluster --namespace {last.namespace}"
+        click.echo(f"it goes on; `run-cycle-loop agentrun status {last.name}{there}` shows how far it is", err=True)
     return last.result.exit_code
 
 

@@ -2,9 +2,11 @@
 
 import json
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,14 @@ import click
 
 from run_cycle_loop.agentrun.checks.findings import Finding, Severity
 from run_cycle_loop.agentrun.flags import LOCAL
-from run_cycle_loop.agentrun.model import read_run
+from run_cycle_loop.agentrun.model import AgentRun, read_run
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.cli.agentrun.given import bundle_of, one_run, renamed, screen, show
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
+from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.kit.printable import printable
+from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.report import findings as findings_view
 from run_cycle_loop.report import runs as view
 
@@ -82,6 +86,7 @@ def run(
     with ExitStack() as stack:
         if resumed:
             place = LocalRuns.of(settings, stops_of(stack))
+            stack.callback(place.store.close)
             place.resume(resumed, secret_folders=folders, report=telling.tell)
             return _ending(place, resumed, telling)
         bundle = bundle_of(sources)
@@ -89,7 +94,9 @@ def run(
         bundle, document = renamed(bundle, document, name, secrets.token_hex(4) if unique else "")
         if (code := _refused(bundle, Profile(settings.profile), as_json=as_json)) is not None:
             return code
+        _check_agent(read_run(document.body), bundle, settings)
         place = LocalRuns.of(settings, stops_of(stack), is_to_write=True)
+        stack.callback(place.store.close)
         asked = read_run(document.body)
         resources = bundle.resources(asked.namespace)
         place.run(asked, resources, secret_folders=folders, report=telling.tell)
@@ -98,9 +105,9 @@ def run(
 
 def _refused(bundle: "Bundle", profile: Profile, *, as_json: bool) -> int | None:
     """Errors are caught before anything starts."""
-    from run_cycle_loop.agentrun.checks.validation import validate  # noqa: PLC0415 - brings the schemas with it
+    from run_cycle_loop.agentrun.checks.validation import validate_for_here  # noqa: PLC0415 - brings the schemas with it
 
-    found = validate(bundle, profile=profile, flags=LOCAL)
+    found = validate_for_here(bundle, profile=profile, flags=LOCAL)
     errors: list[Finding] = [one for one in found if one.severity is Severity.ERROR]
     if not errors:
         return None
@@ -111,6 +118,34 @@ def _refused(bundle: "Bundle", profile: Profile, *, as_json: bool) -> int | None
     show([*findings_view.lines(errors, width=width, style=style)], style)
     click.echo("nothing was started; mend this and run it again")
     return 2
+
+
+def _check_agent(asked: AgentRun, bundle: "Bundle", settings: Settings) -> None:
+    """See that the agent that a Codex provider would be given can start: a failed run uses its name up.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    from run_cycle_loop.agentrun.rendering.prompts import is_codex, provider_of  # noqa: PLC0415 - as above
+    from run_cycle_loop.agents import registry  # noqa: PLC0415
+    from run_cycle_loop.config.agents import check_agent  # noqa: PLC0415
+    from run_cycle_loop.start_attempt.permission import require  # noqa: PLC0415
+
+    if not is_codex(provider_of(asked, bundle.resources(asked.namespace))[1]):
+        return
+    name = "codex" if settings.agent == "auto" else settings.agent
+    if name == registry.PLANNER:
+        raise ConfigError("--agent planner takes no prompt of an AgentRun; name a coding agent, command or scripted")
+    check_agent(replace(settings, agent=name))
+    found = registry.find(name)
+    program = registry.program_of(name)
+    if program and shutil.which(program) is None:
+        raise ConfigError(
+            f"the agent {name} is not installed: {program!r} is not on PATH; install it, or name another with --agent"
+        )
+    told = {"RUN_CYCLE_CONSENT_GUARD": settings.consent_guard, "RUN_CYCLE_HIDDEN": str(settings.state_dir.absolute())}
+    if warning := require(name, told, is_real=found.capabilities.is_real):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _secret_folder(text: str) -> tuple[str, Path]:

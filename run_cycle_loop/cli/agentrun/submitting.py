@@ -68,7 +68,7 @@ def submit(  # noqa: PLR0913 - what to send, and how
     document, _ = one_run(bundle, which)
     bundle, document = renamed(bundle, document, name, secrets.token_hex(4) if unique else "")
     with ExitStack() as stack:
-        place = cluster_runs(settings, stack)
+        place = cluster_runs(settings, stack, sending=True)
         found = place.check(bundle, document, key=key, controller_namespace=controller_namespace)
         if found.errors:
             return _refused(found, as_json=as_json)

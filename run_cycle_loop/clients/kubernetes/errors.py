@@ -30,6 +30,7 @@ class KubernetesError(ClientError):
         may_have_happened: whether the server may have done what it was asked, although it did not say so.
     """
 
+    exit_code = 8
     status: int | None = None
     reason: str = ""
     may_have_happened: bool = False

@@ -33,6 +33,7 @@ from run_cycle_loop.clients.kubernetes.pausing import pause
 _PASSING = (TooManyRequests, ServerFault, Unreachable)
 #: A server that has just been started says these for a moment of what it knows quite well.
 _PASSING_LATER = (NotFound, Forbidden)
+_SILENT = 120.0  #: seconds; a watch that ends after so long and without a new version is not gone on with
 _SHORT = 1.0  #: seconds; a watch without a change that ends sooner counts as a failure
 
 
@@ -150,7 +151,10 @@ class _Pursuit:
                 if change is not None or event.type == QUIET:
                     yield change
         finally:
-            self.version = watch.resource_version
+            # A server gives signs of life, if only bookmarks; from a version that it does not know, as after it was put
+            # back to an older state, it tells nothing at all. Then only a listing shows what has become of everything.
+            is_silent = watch.resource_version == self.version and self._monotonic() - began >= _SILENT
+            self.version = "" if is_silent else watch.resource_version
             watch.close()
         if not lives and self._monotonic() - began < _SHORT:
             self._trouble.count()
@@ -221,7 +225,8 @@ class _Trouble:
         if not self._failures:
             self._since = now
         self._failures += 1
-        self._retry_after = (error.retry_after or 0.0) if error else 0.0
+        # A server that wants to be left alone for longer than that is given up, and not waited for blindly.
+        self._retry_after = min((error.retry_after or 0.0) if error else 0.0, self._patience)
         if error is None:
             return
         if now - self._since > self._patience:

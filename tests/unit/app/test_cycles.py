@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from run_cycle_loop.app.cycles import end_of
+from run_cycle_loop.app.cycles import end_of, loop_id
 from run_cycle_loop.clients.kubernetes.errors import (
     AlreadyExists,
     Forbidden,
@@ -38,3 +40,9 @@ def test_what_only_a_person_can_mend_ends_the_loop(error: RunCycleLoopError, wor
     end = end_of(error)
     assert (end.control["class"], end.control["permanent"]) == (word, permanent)
     assert end.exit_code != 0
+
+
+def test_a_loop_keeps_its_name_with_its_state(tmp_path: Path) -> None:
+    first = loop_id(tmp_path / "state")
+    assert first == loop_id(tmp_path / "state")
+    assert first != loop_id(tmp_path / "other")

@@ -243,3 +243,25 @@ def test_an_object_that_is_listed_unchanged_is_not_told_again() -> None:
         scene.cluster.forget()
         scene.cluster.cut()
         assert ("ADDED", "one") not in scene.told(6)
+
+
+def test_a_server_that_wants_to_be_left_alone_for_longer_than_patience_is_given_up() -> None:
+    scene = Scene(patience=300.0)
+    scene.cluster.fail("list", *[ServerFault("503", retry_after=3600.0)] * 9)
+    with pytest.raises(ServerFault, match="503"):
+        list(islice(scene.changes, 10_000))
+    assert sum(scene.waits) <= 700
+
+
+def test_a_server_that_was_put_back_to_an_older_state_is_listed_again() -> None:
+    scene = Scene(seconds_per_watch=300.0)
+    scene.add("one")
+    assert scene.told(3) == [("ADDED", "one")]
+    for _ in range(9):
+        scene.touch("one")
+    scene.told(20)
+    newest, scene.cluster._version = scene.cluster._version, 1
+    scene.cluster.delete(CONFIG_MAP, "one")
+    assert scene.cluster._version < newest
+    told = [change for change in islice(scene.changes, 2000) if change is not None]
+    assert ("DELETED", "one") in [(change.type, change.object["metadata"]["name"]) for change in told]

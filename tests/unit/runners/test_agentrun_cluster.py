@@ -304,3 +304,31 @@ def test_nothing_is_begun_beside_a_run_that_does_not_end(scene: Scene) -> None:
         scene.cluster.patch(kinds.POD, "left-step-1-iter-1-attempt-1-pod", {"metadata": {"finalizers": ["held"]}})
     with pytest.raises(RunnerError, match="does not end"):
         scene.clear()
+
+
+def timing_out(scene: Scene) -> None:
+    (step,) = scene.manifest["spec"]["workflow"]["steps"]
+    step.update({"timeoutSeconds": 10, "retries": 0})
+    scene.endings[JOB] = Ending(after=5000)
+
+
+def test_an_attempt_that_is_out_of_time_does_not_outlive_the_cycle(scene: Scene) -> None:
+    timing_out(scene)
+    result = scene.carry()
+    assert (result.end, result.status.phase, scene.left()) == (RunEnd.FINAL, "Failed", [])
+    assert any("still ran" in sentence for sentence in scene.said)
+
+
+def test_nothing_is_begun_beside_what_a_failed_run_left_running(scene: Scene) -> None:
+    timing_out(scene)
+    run = run_of_cycle(scene.manifest, Marks(loop=MARKS.loop, cycle="c" * 32))
+    scene.endings["demo-cccccccccccc-step-1-iter-1-attempt-1"] = Ending(after=5000)
+    scene.add(kinds.AGENT_RUN, run)
+    scene.cluster.after(1.0, lambda: None)
+    scene.pause(60.0)
+    with scene.others():
+        scene.cluster.patch(kinds.AGENT_RUN, "demo-cccccccccccc", {"metadata": {"annotations": {"n": "1"}}}, NAMESPACE)
+    scene.pause(10.0)
+    assert scene.left()
+    scene.clear()
+    assert scene.left() == []

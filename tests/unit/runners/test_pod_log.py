@@ -1,4 +1,4 @@
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -108,3 +108,23 @@ def test_what_cannot_be_had_is_given_up_and_said(scripts: tuple[Script, ...], sa
 def test_much_output_gives_others_their_turn() -> None:
     pump = Pump([b"x"] * 100)
     assert not pump.log.pump(lambda _: pump.clock.move(0.3), has_ended=True, seconds=1.0)
+
+
+def test_a_stream_that_does_not_end_with_its_container_is_let_go() -> None:
+    def for_ever() -> Iterator[bytes]:
+        yield b"one\n"
+        while True:
+            yield b""
+
+    pump = Pump(for_ever())
+    assert pump.until_out(seconds=60.0)
+    assert pump.printed == b"one\n"
+    assert "was not seen to end" in pump.log.trouble
+
+
+def test_a_log_that_is_shorter_after_a_rotation_is_said_and_gone_on_with() -> None:
+    after = [b"new\n", *[b""] * 10, b"newer\n", b"newest\n"]
+    pump = Pump([b"a long line of the first file\n", CUT], after)
+    assert pump.until_out()
+    assert b"newer\nnewest\n" in pump.printed
+    assert "rotated" in pump.log.trouble

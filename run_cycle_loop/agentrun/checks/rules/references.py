@@ -1,6 +1,7 @@
 """The controller's rules for what a run refers to: agent, implementation, memory, secrets, images, system prompt."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from run_cycle_loop.agentrun.checks.findings import Finding
@@ -29,7 +30,7 @@ def reference_findings(subject: Subject) -> Iterator[Finding]:
 def _absent(subject: Subject, kind: str, name: str, reason: str, path: str) -> Finding:
     """An object that is not here: refused where it does not exist, and a note where it may be elsewhere."""
     if subject.resources.complete:
-        message = f"{kind} {shown(name)} not found in namespace {subject.run.namespace}"
+        message = f"{kind} {shown(name)} not found in namespace {subject.run.namespace}{_meant(subject, kind, name)}"
         return subject.refusal(reason, path, message, f"apply the {kind} before the run, or correct the name")
     unchecked = {
         "Agent": "its provider, its system prompt and what it allows were not checked",
@@ -39,9 +40,15 @@ def _absent(subject: Subject, kind: str, name: str, reason: str, path: str) -> F
     }
     message = f"{kind} {shown(name)} is not among the files: {unchecked[kind]}"
     short = {"ImplementationSpec": "Implementation", "AgentProvider": "Provider"}.get(kind, kind)
-    return subject.note(
-        f"{short}NotInBundle", path, message, "give its file with -f as well, or check on the cluster that it is there"
-    )
+    cure = "give its file with -f as well, or check on the cluster that it is there"
+    return subject.note(f"{short}NotInBundle", path, message + _meant(subject, kind, name), cure)
+
+
+def _meant(subject: Subject, kind: str, name: str) -> str:
+    """The object that was probably meant, as the end of a message."""
+    known = [str(mapping(one.get("metadata")).get("name")) for one in subject.resources.all(kind)]
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _agent(subject: Subject) -> Iterator[Finding]:

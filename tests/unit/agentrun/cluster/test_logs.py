@@ -216,3 +216,10 @@ def test_a_line_that_looks_like_a_time_loses_nothing(stage: Stage) -> None:
     stage.submitted(1)
     stage.finish(20)
     assert printed(read(stage)) == b"2026 was a year\nno-space\n\n"
+
+
+def test_a_stop_is_heard_without_following_too(stage: Stage) -> None:
+    stage.submitted(2)
+    stage.finish(40)
+    pieces = logs(stage.cluster, RUN, NAMESPACE, clock=stage.clock, wait=lambda _: True, every=True)
+    assert printed(list(pieces)).count(b"\n") < 3

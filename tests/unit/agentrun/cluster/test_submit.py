@@ -362,3 +362,18 @@ def test_a_free_name_stays_within_the_limit(name: str, taken: tuple[str, ...], e
 def test_the_claim_of_the_world_is_left_alone(stage: Stage) -> None:
     claim = made("PersistentVolumeClaim", CLAIM, "v1", spec={"accessModes": ["ReadWriteOnce"]})
     assert planned(stage, claim).dependencies[0].action is Action.KEEP
+
+
+def test_what_kubectl_keeps_of_a_secret_in_an_annotation_is_hidden_too(stage: Stage) -> None:
+    def noted(value: str) -> dict[str, Any]:
+        kept = json.dumps({"data": {"token": value}})
+        metadata = {**SECRET["metadata"], "annotations": {"kubectl.kubernetes.io/last-applied-configuration": kept}}
+        return {**SECRET, "metadata": metadata}
+
+    sent(stage, planned(stage, PROVIDER, noted("canary-1")))
+    body = stage.run()
+    body["metadata"]["name"] = "second"
+    whole = bundle(body, noted("canary-2"))
+    found = plan(stage.cluster, whole, whole.runs[0])
+    assert found.dependencies[0].changes
+    assert "canary" not in json.dumps(found.as_json())

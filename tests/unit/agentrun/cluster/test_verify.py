@@ -353,3 +353,34 @@ def test_no_secrets_text_is_kept(stage: Stage) -> None:
     found = verified(stage)
     assert found.verdict is Verdict.PASS, found.why
     assert guide_runs.CANARY not in json.dumps(found.as_json())
+
+
+def test_an_attempt_that_was_cleaned_away_before_the_last_one_is_unknown(stage: Stage) -> None:
+    stage.endings[FIRST] = Ending(code=1)
+    stage.submitted(1)
+    stage.finish(60)
+    stage.cluster.delete(kinds.JOB, FIRST)
+    found = verified(stage)
+    assert found.verdict is Verdict.UNKNOWN
+    assert "iteration 1 attempt 1" in found.why
+
+
+def test_jobs_of_an_earlier_run_of_the_name_prove_nothing(stage: Stage) -> None:
+    stage.submitted(1)
+    stage.finish(9)
+    run = stage.cluster.get(kinds.AGENT_RUN, RUN, NAMESPACE)
+    assert run is not None
+    assert verified(stage).verdict is Verdict.PASS
+    jobs = stage.cluster.list(kinds.JOB, NAMESPACE).items
+    pods = stage.cluster.list(kinds.POD, NAMESPACE).items
+    stage.cluster.patch(kinds.AGENT_RUN, RUN, {"metadata": {"finalizers": None}}, NAMESPACE)
+    stage.cluster.delete(kinds.AGENT_RUN, RUN, NAMESPACE)
+    for kind, items in ((kinds.JOB, jobs), (kinds.POD, pods)):
+        for one in items:  # as an orphaning deletion leaves them
+            if stage.cluster.get(kind, one["metadata"]["name"], NAMESPACE) is None:
+                stage.add(kind, {**one, "metadata": {**one["metadata"], "resourceVersion": None}})
+    body = {**run, "metadata": {"name": RUN, "labels": run["metadata"].get("labels", {})}}
+    stage.add(kinds.AGENT_RUN, {**body, "status": {**run["status"], "workflow": {"steps": []}}})
+    found = verified(stage)
+    assert found.verdict is Verdict.UNKNOWN, found.why
+    assert "earlier run" in " ".join(found.notes)

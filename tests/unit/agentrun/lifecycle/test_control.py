@@ -50,3 +50,10 @@ def test_a_file_that_holds_no_object_is_invalid(text: str) -> None:
 def test_a_file_is_the_payload_itself() -> None:
     text = f'{{"{PATH}": {{"a": 1}}}}'
     assert from_file(text, PATH).payload == {PATH: {"a": 1}}
+
+
+@pytest.mark.parametrize("depth", [99, 100, 400])
+def test_a_payload_that_nests_too_deep_to_be_read_again_is_invalid(depth: int) -> None:
+    text = f'{{"a": {"[" * depth}{"]" * depth}}}'
+    for found in (from_file(text, PATH), from_annotation(text, PATH), from_annotation(f'{{"{PATH}": {text}}}', PATH)):
+        assert (found.payload is None, "nests deeper than 100 levels" in found.fault) == (depth >= 100, depth >= 100)

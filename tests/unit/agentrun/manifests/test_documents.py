@@ -177,6 +177,12 @@ def test_marks_of_windows_and_of_byte_order_are_no_part_of_the_text() -> None:
     assert (given.documents[0].where, given.documents[0].line_of("metadata.name")) == ("x/a", 3)
 
 
+def long_paths() -> str:
+    """Ninety keys of a thousand characters, one in the other, and values at the bottom: 350 KB that name 5 GB."""
+    keys = "".join(f"{' ' * depth}{'k' * 1000}:\n" for depth in range(90))
+    return f"{keys}{' ' * 90}[{','.join('0' * 60_000)}]\n"
+
+
 def bomb() -> str:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
@@ -186,6 +192,7 @@ def bomb() -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (long_paths(), "-:91:836 has too many values below keys that are too long; shorten the keys, or split it"),
         (bomb(), "-:6:10 holds more than 200000 values, each use of an alias counted; split it"),
         (f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 1000)}]", "holds more than 200000 values"),
         ("a: b\n\tc: d\n", "-:2:1 is no YAML"),

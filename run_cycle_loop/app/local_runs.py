@@ -8,7 +8,7 @@ from typing import Self
 
 from run_cycle_loop.agentrun.cluster.cancel import Cancellation, CancelResult
 from run_cycle_loop.agentrun.flags import LOCAL
-from run_cycle_loop.agentrun.lifecycle.status import RunStatus
+from run_cycle_loop.agentrun.lifecycle.status import Phase, RunStatus
 from run_cycle_loop.agentrun.local import view
 from run_cycle_loop.agentrun.local.machine import Machine, Transition
 from run_cycle_loop.agentrun.local.printed import printed
@@ -124,7 +124,7 @@ class LocalRuns:
         """All runs, the newest first."""
         now = self.clock.now()
         return tuple(
-            view.row(record, now)
+            view.row(record, now, is_driven=self._is_driven(record))
             for record in self.store.runs(RunKind.AGENTRUN)
             if everywhere or record.namespace == self.namespace
         )
@@ -159,11 +159,16 @@ class LocalRuns:
         if not record.is_final:
             told = "it is asked to end; its engine has not done so yet"
             return replace(_cancellation(before, CancelResult.CANCELLED, told), is_settled=False)
+        if record.phase != Phase.CANCELLED:
+            told = f"it was {record.phase} before it could be cancelled"
+            return _cancellation(record, CancelResult.ALREADY_FINAL, told)
         return _cancellation(before, CancelResult.CANCELLED, f"it is {record.phase}")
 
     def _seen(self, record: RunRecord) -> Progress:
-        driven = record.is_final or is_driven(self._machine(), record.namespace, record.name)
-        return view.seen(record, self.store.attempts(record), self.clock.now(), is_driven=driven)
+        return view.seen(record, self.store.attempts(record), self.clock.now(), is_driven=self._is_driven(record))
+
+    def _is_driven(self, record: RunRecord) -> bool:
+        return record.is_final or is_driven(self._machine(), record.namespace, record.name)
 
     def _machine(self, report: Report | None = None, secret_folders: Mapping[str, Path] | None = None) -> Machine:
         settings = self.settings

@@ -8,7 +8,9 @@ from run_cycle_loop.agentrun.checks.findings import Finding, Severity
 from run_cycle_loop.agentrun.checks.validation import validate, validate_for_here
 from run_cycle_loop.agentrun.flags import LOCAL, UNKNOWN
 from run_cycle_loop.agentrun.manifests.documents import LARGEST, Bundle, Document, read_bundle
+from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
+from run_cycle_loop.app.attempt_agents import agent_warning
 from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.runners.agentrun import run_of_cycle
@@ -54,6 +56,8 @@ def check_manifest(settings: Settings) -> None:
     bundle, document = read_manifest(settings)
     run_of_cycle(document.body, NOBODY)
     refuse_errors(findings_of(settings, bundle), f"the manifest {settings.manifest}", _validate(settings))
+    if settings.where == "local":
+        agent_warning(read_run(document.body), bundle, settings)
 
 
 def refuse_errors(findings: Iterable[Finding], what: str, how_to_see_all: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from run_cycle_loop.config.settings import Settings
+from run_cycle_loop.stores.audit import FILE_NAME
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class Paths:
             control_dir=state.absolute() / "control",  # the cycle is told this one
             latest=settings.log_dir / "latest.json",
             goals=state / "goals.json",
-            consent_audit=state / "consent_audit.jsonl",
+            consent_audit=state / FILE_NAME,
             budget_ledger=state / "budget_ledger.jsonl",
             breakers=state / "breakers.json",
             quarantine=state / "quarantine",

@@ -9,9 +9,7 @@ from run_cycle_loop.agents.registry import PLANNER
 from run_cycle_loop.model.enums import GuardMode
 from run_cycle_loop.model.errors import ConfigError, StateError
 from run_cycle_loop.policies import consent
-from run_cycle_loop.stores.audit import AuditChain
-
-AUDIT = "consent_audit.jsonl"  #: in the state directory
+from run_cycle_loop.stores.audit import FILE_NAME, AuditChain
 
 
 class Refused(ConfigError):  # noqa: N818 - the word that it is known by; it is an answer, not a fault
@@ -43,7 +41,7 @@ def require(
 def _why_not(options: argparse.Namespace, agent: str, cycle_id: str, now: Callable[[], datetime]) -> str | None:
     """Why no grant covers a session that nobody watches; None where one does."""
     try:
-        entries = AuditChain(options.state_dir / AUDIT, now).entries()
+        entries = AuditChain(options.state_dir / FILE_NAME, now).entries()
         # The loop has noted this cycle already: it does not use its own grant up.
         found = consent.fold(entries, besides=cycle_id or None)
     except StateError as error:

@@ -1,16 +1,16 @@
-"""Whether a coding agent may work in this attempt: nobody is there to ask, so somebody must have said so beforehand."""
+"""Whether a coding agent may work in this attempt, by what the attempt's environment says."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from run_cycle_loop.guards.attempts import require_consent
 from run_cycle_loop.model.enums import GuardMode
-from run_cycle_loop.model.errors import ConfigError, StateError
+from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.policies import consent
 from run_cycle_loop.start_attempt import view
-from run_cycle_loop.stores.audit import AuditChain
+from run_cycle_loop.stores.audit import FILE_NAME, AuditChain
 
-AUDIT = "consent_audit.jsonl"  #: in the state directory
 _GUARD, _CYCLE = "RUN_CYCLE_CONSENT_GUARD", "RUN_CYCLE_ID"
 
 
@@ -24,24 +24,17 @@ def require(agent: str, environ: Mapping[str, str], *, is_real: bool) -> str:
         guard = GuardMode(environ.get(_GUARD) or GuardMode.ENFORCE)
     except ValueError:
         guard = GuardMode.ENFORCE
-    if not is_real or guard is GuardMode.OFF:
+    if not is_real:
         return ""
-    trouble = _why_not(agent, environ)
-    if trouble and guard is GuardMode.ENFORCE:
-        raise ConfigError(trouble)
-    return trouble
-
-
-def _why_not(agent: str, environ: Mapping[str, str]) -> str:
-    """Why no grant covers it; empty where one does."""
-    state = environ.get(view.HIDDEN)
-    if not state:
-        return f"nobody says where consent to {agent} is kept; start the run with `run-cycle-loop agentrun run`"
     now = datetime.now(UTC)
-    try:
-        found = consent.fold(
-            AuditChain(Path(state) / AUDIT, lambda: now).entries(), besides=environ.get(_CYCLE) or None
-        )
-    except StateError as error:
-        return str(error)
-    return "" if found.live(now, agent) else found.why_not(now, agent)
+
+    def standing() -> consent.Consent:
+        state = environ.get(view.HIDDEN)
+        if not state:
+            raise StateError(
+                f"nobody says where consent to {agent} is kept; start the run with `run-cycle-loop agentrun run`"
+            )
+        audit = AuditChain(Path(state) / FILE_NAME, lambda: now)
+        return consent.fold(audit.entries(), besides=environ.get(_CYCLE) or None)
+
+    return require_consent(agent, guard=guard, standing=standing, now=now)

@@ -22,6 +22,7 @@ from run_cycle_loop.kit import files, lines
 from run_cycle_loop.model.errors import StateError
 from run_cycle_loop.model.records import timestamp
 
+FILE_NAME = "consent_audit.jsonl"  #: in the state directory
 FIRST = "0" * 64  #: what the first entry names as the hash before it
 _LONGEST = 64 << 10  #: bytes of a line; what is longer is no line of ours
 _LARGEST_HEAD = 1024

@@ -227,6 +227,7 @@ def test_a_run_goes_on_after_its_engine_was_killed(way: str, desk: Desk) -> None
     running.kill()
     running.communicate(timeout=60)
     assert "no engine drives it" in desk("status", "demo").stdout
+    assert [row["reason"] for row in desk.json("list")] == ["NotDriven"]
     (claim / "go").touch()
     done = desk("run", *(("-f", path) if way == "again" else ("--resume", "demo")))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -340,6 +341,8 @@ def test_what_create_writes_is_valid(flags: tuple[str, ...], desk: Desk) -> None
         (("create", "--agent", "a"), 2, "--implementation"),
         (("create", "--agent", "a", "--text", "x", "--volume", "w:pvc"), 2, "name:pvc"),
         (("cancel", "a", "--drop-finalizer"), 2, "--delete"),
+        (("create", "--agent", "a", "--text", "x", "--timeout", "3s", "--cpu", "many"), 2, "many"),
+        (("list", "--kubeconfig", "/nowhere"), 2, "--where cluster"),
         (("flags", "--kubeconfig", "/nowhere"), 2, "/nowhere"),
         (("watcch",), 2, "did you mean 'watch'"),
     ],
@@ -349,7 +352,29 @@ def test_a_wrong_call_is_one_sentence(words: tuple[str, ...], code: int, told: s
     assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
-def test_a_coding_agent_needs_consent(desk: Desk) -> None:
+COSTLY = ("--agent", "command", "--agent-command", "touch begun", "--isolate", "none")
+
+
+def test_a_coding_agent_needs_consent_before_anything_starts(desk: Desk) -> None:
     path = desk.write("run.json", bundle(guides.single_body()))
-    done = desk("run", "-f", path, "--agent", "claude", "--isolate", "none")
-    assert (done.returncode, "consent grant" in done.stdout) == (1, True), done.stdout
+    done = desk("run", "-f", path, *COSTLY)
+    assert (done.returncode, "no consent to unattended agents" in done.stderr) == (2, True), done.stdout + done.stderr
+    assert not (desk.folder / "state").exists()
+    warned = desk("run", "-f", path, *COSTLY, "--consent-guard", "warn")
+    assert (warned.returncode, "warning: " in warned.stderr) == (0, True), warned.stdout + warned.stderr
+
+
+def test_a_loop_of_runs_needs_consent_before_its_first_cycle(desk: Desk) -> None:
+    path = desk.write("run.json", bundle(guides.single_body()))
+    line = [str(COMMAND), "run", "--runner", "agentrun", "--manifest", path, "--where", "local"]
+    done = subprocess.run([*line, *COSTLY], cwd=desk.folder, env=desk.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no consent to unattended agents" in done.stderr) == (2, True), done.stdout + done.stderr
+    assert not list(desk.folder.rglob("begun"))
+
+
+def test_an_agent_that_is_not_installed_uses_no_name_up(desk: Desk) -> None:
+    desk.env["PATH"] = "/usr/bin:/bin"
+    path = desk.write("run.json", bundle(guides.single_body()))
+    done = desk("run", "-f", path, "--agent", "opencode")
+    assert (done.returncode, "opencode is not installed" in done.stderr) == (2, True), done.stdout + done.stderr
+    assert not (desk.folder / "state").exists()

@@ -702,12 +702,12 @@ def secret(name: str, **values: str) -> dict[str, Any]:
 
 
 def test_secrets_reach_the_attempt_and_no_file_of_ours(house: House) -> None:
-    volume = {"name": "login", "type": "secret", "secretName": "codex-auth", "mountPath": "/root/login"}
+    volume = {"name": "login", "type": "secret", "secretName": "codex-auth", "mountPath": "/login"}
     workspace = {"name": "workspace", "type": "pvc", "claimName": "work", "mountPath": "/workspace"}
     script = (
         f'test "$PLAIN" = {CANARY}-a && test "$TOLD" = {CANARY}-a || exit 5; '
-        f'test "$(cat /root/login/auth.json)" = {CANARY}-b || exit 5; '
-        "echo $PLAIN; echo $TOLD >&2; cat /root/login/auth.json; stat -c %a /root/login/auth.json"
+        f'test "$(cat /login/auth.json)" = {CANARY}-b || exit 5; '
+        "echo $PLAIN; echo $TOLD >&2; cat /login/auth.json; stat -c %a /login/auth.json"
     )
     documents = manifest(
         script,
@@ -722,7 +722,7 @@ def test_secrets_reach_the_attempt_and_no_file_of_ours(house: House) -> None:
     assert status.phase == "Succeeded", house.told
     log = (house.attempt("step-1-attempt-1") / ".agent" / "runner.log").read_text()
     assert log.count("[redacted]") == 3
-    assert log.endswith("600\n")
+    assert "[redacted]600" in log.splitlines()
     (house.claim() / "script").unlink()
     house.store.close()
     leaks = [path for path in house.state.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]

@@ -11,6 +11,7 @@ from typing import Any
 from run_cycle_loop.agentrun.lifecycle import failures
 from run_cycle_loop.agentrun.lifecycle.control import MISSING, Control
 from run_cycle_loop.agentrun.lifecycle.observed import JobState, ObservedJob
+from run_cycle_loop.agentrun.lifecycle.status import moment
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.runs import AttemptRecord
 
@@ -46,7 +47,9 @@ def finished(
     """The attempt with its end: its exit code decides, and what was printed says why."""
     told = status or {}
     ended_at = told.get("finishedAt")
-    record = replace(record, exit_code=code, finished_at=ended_at if isinstance(ended_at, str) and ended_at else at)
+    record = replace(
+        record, exit_code=code, finished_at=ended_at if isinstance(ended_at, str) and moment(ended_at) else at
+    )
     if code == 0:
         return record
     if provider_failures:

@@ -24,6 +24,7 @@ from run_cycle_loop.agentrun.resources import Resources
 from run_cycle_loop.kit import files
 from run_cycle_loop.model.runs import AttemptRecord, RunRecord
 
+_NOT_DRIVEN = "NotDriven"
 _LARGEST = 1 << 20  #: bytes of a payload or a prompt
 
 
@@ -41,14 +42,14 @@ def seen(record: RunRecord, attempts: Sequence[AttemptRecord], now: datetime, *,
     rows = tuple(sorted((_row(run, one, now) for one in attempts), key=lambda row: row.place))
     hints = base.hints
     if not record.is_final and not is_driven:
-        told = f"no engine drives it: `run-cycle-loop agentrun run --resume {record.name}` goes on, `cancel` ends it"
-        hints += (Hint(reason="NotDriven", message=told),)
+        hints += (Hint(reason=_NOT_DRIVEN, message=_undriven(record)),)
     # What is overdue on a cluster is a controller that does not look; an engine here has its own clock.
     return replace(base, attempts=rows, overdue=(), hints=hints, namespace=record.namespace)
 
 
-def row(record: RunRecord, now: datetime) -> RunRow:
+def row(record: RunRecord, now: datetime, *, is_driven: bool) -> RunRow:
     """A run as one line of a list."""
+    is_left = not record.is_final and not is_driven
     base = progress(_body(record), (), (), now)
     step = next((one for one in base.steps if one.name == base.step), None)
     return RunRow(
@@ -58,8 +59,8 @@ def row(record: RunRecord, now: datetime) -> RunRow:
         step=base.step,
         iteration=base.iteration,
         stop_reason=step.stop_reason if step else "",
-        reason=base.reason,
-        message=base.message,
+        reason=_NOT_DRIVEN if is_left else base.reason,
+        message=_undriven(record) if is_left else base.message,
         agent=base.agent,
         runtime=base.runtime,
         age=base.age,
@@ -68,6 +69,10 @@ def row(record: RunRecord, now: datetime) -> RunRow:
         result=base.result,
         is_being_deleted=False,
     )
+
+
+def _undriven(record: RunRecord) -> str:
+    return f"no engine drives it: `run-cycle-loop agentrun run --resume {record.name}` goes on, `cancel` ends it"
 
 
 def evidence(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Evidence:

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from run_cycle_loop.agentrun.checks.findings import Severity
 from run_cycle_loop.agentrun.manifests.creation import GUIDE_CONDITION, VolumeWish, Wish, manifest, unique_name
 from run_cycle_loop.agentrun.model import DEFAULT_NAMESPACE
+from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.kit.durations import parse_duration
 from run_cycle_loop.model.errors import ConfigError
 
@@ -107,6 +109,8 @@ until it says done   ... --loop 8 --while-continue --claim work
 def create(output: Path | None, **given: Any) -> int:
     """Write a manifest from flags."""
     text = manifest(_wish(**given))
+    if _is_refused(text):
+        return 2
     if output is None:
         click.echo(text, nl=False)
         return 0
@@ -119,6 +123,18 @@ def create(output: Path | None, **given: Any) -> int:
         raise ConfigError(f"{output} cannot be written ({error.strerror}); name another file") from error
     click.echo(f"{output} is written; `run-cycle-loop agentrun explain -f {output}` says what it would do")
     return 0
+
+
+def _is_refused(text: str) -> bool:
+    """Say beside the manifest what bites in it; one that would be refused is not written."""
+    from run_cycle_loop.agentrun.checks.validation import validate  # noqa: PLC0415 - a usage error needs no schemas
+    from run_cycle_loop.agentrun.manifests.documents import read_bundle  # noqa: PLC0415
+
+    found = validate(read_bundle(["-"], stdin=text.encode), profile=Profile.GUIDE)
+    for one in found:
+        if one.severity is not Severity.NOTE:
+            click.echo(f"{one.severity}: {one.reason}: {one.path}: {one.message}; {one.cure}", err=True)
+    return any(one.severity is Severity.ERROR for one in found)
 
 
 def _wish(  # noqa: PLR0913 - what a manifest says

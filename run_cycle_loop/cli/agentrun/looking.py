@@ -35,7 +35,10 @@ def looking(flags: dict[str, Any], stack: ExitStack) -> "Runs":
     """The runs of the place that the settings name."""
     from run_cycle_loop.app.runs import runs_of  # noqa: PLC0415 - a usage error need not load a cluster's client
 
-    return runs_of(settings_for_looking(flags), stack)
+    settings = settings_for_looking(flags)
+    if settings.where != "cluster" and (flags.get("kubeconfig") or flags.get("kube_context")):
+        raise click.UsageError("--kubeconfig and --kube-context name a cluster; add --where cluster")
+    return runs_of(settings, stack)
 
 
 @click.command(cls=SettingsCommand)

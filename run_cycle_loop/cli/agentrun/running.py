@@ -2,11 +2,9 @@
 
 import json
 import secrets
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +13,12 @@ import click
 
 from run_cycle_loop.agentrun.checks.findings import Finding, Severity
 from run_cycle_loop.agentrun.flags import LOCAL
-from run_cycle_loop.agentrun.model import AgentRun, read_run
+from run_cycle_loop.agentrun.model import read_run
 from run_cycle_loop.agentrun.profiles import Profile
 from run_cycle_loop.cli.agentrun.given import bundle_of, one_run, renamed, screen, show
 from run_cycle_loop.cli.lenient import settings_for_looking
 from run_cycle_loop.config.options import SettingsCommand, options
-from run_cycle_loop.config.settings import Settings
 from run_cycle_loop.kit.printable import printable
-from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.report import findings as findings_view
 from run_cycle_loop.report import runs as view
 
@@ -71,7 +67,8 @@ def run(
     coding agent needs a live grant: see `run-cycle-loop consent`. The exit code says what became of the run: 0
     succeeded, 1 failed, 2 refused, 3 cancelled.
     """
-    from run_cycle_loop.app.local_runs import LocalRuns  # noqa: PLC0415 - a usage error needs no engine
+    from run_cycle_loop.app.attempt_agents import agent_warning  # noqa: PLC0415 - a usage error needs no engine
+    from run_cycle_loop.app.local_runs import LocalRuns  # noqa: PLC0415
     from run_cycle_loop.app.runs import stops_of  # noqa: PLC0415
 
     if bool(sources) is bool(resumed):
@@ -94,7 +91,8 @@ def run(
         bundle, document = renamed(bundle, document, name, secrets.token_hex(4) if unique else "")
         if (code := _refused(bundle, Profile(settings.profile), as_json=as_json)) is not None:
             return code
-        _check_agent(read_run(document.body), bundle, settings)
+        if warning := agent_warning(read_run(document.body), bundle, settings):
+            click.echo(f"warning: {warning}", err=True)
         place = LocalRuns.of(settings, stops_of(stack), is_to_write=True)
         stack.callback(place.store.close)
         asked = read_run(document.body)
@@ -118,34 +116,6 @@ def _refused(bundle: "Bundle", profile: Profile, *, as_json: bool) -> int | None
     show([*findings_view.lines(errors, width=width, style=style)], style)
     click.echo("nothing was started; mend this and run it again")
     return 2
-
-
-def _check_agent(asked: AgentRun, bundle: "Bundle", settings: Settings) -> None:
-    """See that the agent that a Codex provider would be given can start: a failed run uses its name up.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    from run_cycle_loop.agentrun.rendering.prompts import is_codex, provider_of  # noqa: PLC0415 - as above
-    from run_cycle_loop.agents import registry  # noqa: PLC0415
-    from run_cycle_loop.config.agents import check_agent  # noqa: PLC0415
-    from run_cycle_loop.start_attempt.permission import require  # noqa: PLC0415
-
-    if not is_codex(provider_of(asked, bundle.resources(asked.namespace))[1]):
-        return
-    name = "codex" if settings.agent == "auto" else settings.agent
-    if name == registry.PLANNER:
-        raise ConfigError("--agent planner takes no prompt of an AgentRun; name a coding agent, command or scripted")
-    check_agent(replace(settings, agent=name))
-    found = registry.find(name)
-    program = registry.program_of(name)
-    if program and shutil.which(program) is None:
-        raise ConfigError(
-            f"the agent {name} is not installed: {program!r} is not on PATH; install it, or name another with --agent"
-        )
-    told = {"RUN_CYCLE_CONSENT_GUARD": settings.consent_guard, "RUN_CYCLE_HIDDEN": str(settings.state_dir.absolute())}
-    if warning := require(name, told, is_real=found.capabilities.is_real):
-        click.echo(f"warning: {warning}", err=True)
 
 
 def _secret_folder(text: str) -> tuple[str, Path]:

@@ -36,6 +36,7 @@ AgentRun/torghut-priority-loop5 in agents, profile guide
   runtime       workflow
   account       default: nothing names one
   secrets       github-token, codex-auth
+  run kept      2d after the end
   Jobs kept     10m after the end
 
 System prompt

@@ -56,14 +56,16 @@ def test_a_status_without_a_code_is_a_failure(code: object, told: int) -> None:
 
 def test_a_failure_says_why(tmp_path: Path) -> None:
     record = replace(RECORD, folder=str(tmp_path))
-    status = {"status": "failed", "error": "it\nbroke", "finishedAt": "then"}
+    status = {"status": "failed", "error": "it\nbroke", "finishedAt": "2026-11-25T01:02:03Z"}
     over = observation.finished(record, 4, status, "now", provider_failures=True)
     assert (over.exit_code, over.reason, over.message, over.finished_at) == (
         4,
         "BackoffLimitExceeded",
         "it broke",
-        "then",
+        "2026-11-25T01:02:03Z",
     )
+    forged = observation.finished(record, 4, {**status, "finishedAt": "then"}, "now", provider_failures=True)
+    assert forged.finished_at == "now"
     bare = observation.finished(record, 4, None, "now", provider_failures=True)
     assert (bare.message, bare.finished_at) == ("attempt a ended with exit code 4", "now")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from run_cycle_loop.agentrun.checks.findings import Finding, Severity
-from run_cycle_loop.report.text import Style
+from run_cycle_loop.report.text import Style, columns
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
@@ -33,11 +33,13 @@ def _finding(one: Finding, width: int, style: Style) -> Iterator[str]:
     sign = _SIGNS[one.severity] if style.unicode else str(one.severity)
     place = f"{one.line}: " if one.line else ""
     spot = f"{one.where} {one.path}".strip()
-    head = style.fit(f"{place}{one.reason}  {spot}", width - len(sign) - 3)
     reason = place + one.reason
-    rest = head.removeprefix(reason) if head.startswith(reason) else ""
-    shown = style.paint(reason, _COLOURS[one.severity], bold=True) + style.paint(rest, dim=True) if rest else head
-    yield f"  {style.paint(sign, _COLOURS[one.severity])} {shown}"
+    lead = f"  {style.paint(sign, _COLOURS[one.severity])} {style.paint(reason, _COLOURS[one.severity], bold=True)}"
+    if columns(f"  {sign} {reason}  {spot}") <= width:
+        yield f"{lead}  {style.paint(spot, dim=True)}"
+    else:  # a path is there to be copied: it is never cut
+        yield lead
+        yield " " * _INDENT + style.paint(spot, dim=True)
     arrow = "→ " if style.unicode else "-> "
     for text, lead in ((one.message, ""), (one.cure, arrow)):
         for number, line in enumerate(style.wrap(text, width - _INDENT - len(lead), most=8) if text else ()):

@@ -63,6 +63,15 @@ def screen(seen: Progress, *, where: str, width: int, style: Style, now: datetim
         yield from _attempts(seen.attempts, width, style, now)
 
 
+def within(lines: Sequence[str], height: int) -> list[str]:
+    """The lines, of which those in the middle give way where there are more than so many."""
+    if len(lines) <= height:
+        return [*lines]
+    first = max(height // 2, 1)
+    last = max(height - first - 1, 0)
+    return [*lines[:first], f"  ({len(lines) - first - last} lines more)", *lines[len(lines) - last :]]
+
+
 def _step(step: StepProgress, width: int, style: Style) -> Iterator[str]:
     words = f"{step.name}  {step.phase}"
     if step.maximum:

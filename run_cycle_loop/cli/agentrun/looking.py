@@ -1,6 +1,7 @@
 """``agentrun watch``, ``status``, ``logs``, ``list``, ``verify``, ``cancel``, ``flags``: runs that are on their way."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -98,6 +99,8 @@ def followed(seen: "Iterable[Progress]", *, where: str, as_json: bool) -> int:
             click.echo(json.dumps(last.as_json(), default=str))
         elif is_live:
             lines = [*view.screen(last, where=where, width=width - 1, style=style, now=_now())]
+            if last.result is None:  # it is drawn again over itself, which takes a picture that is all on the screen
+                lines = view.within(lines, shutil.get_terminal_size((100, 24)).lines - 1)
             click.echo(f"\x1b[{drawn}F\x1b[J" if drawn else "", nl=False)
             show(lines, style)
             drawn = len(lines)

@@ -264,6 +264,24 @@ def test_a_finding_says_where_what_and_how_to_mend_it() -> None:
     assert FINDING.place == "run.yaml:7"
 
 
+def test_a_path_of_a_finding_is_never_cut() -> None:
+    found = list(findings_view.lines([replace(FINDING, file="")], width=40, style=PLAIN))
+    assert found[:2] == ["  error 7: WorkflowStepDuplicate", "    AgentRun/demo spec.workflow.steps[1].name"]
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"),
+    [
+        (9, ["0", "1", "2", "3", "4", "5"]),
+        (6, ["0", "1", "2", "3", "4", "5"]),
+        (5, ["0", "1", "  (2 lines more)", "4", "5"]),
+        (2, ["0", "  (5 lines more)"]),
+    ],
+)
+def test_what_is_drawn_over_itself_fits_the_screen(height: int, shown: list[str]) -> None:
+    assert runs.within(list("012345"), height) == shown
+
+
 def test_the_last_line_counts() -> None:
     warning = replace(FINDING, severity=Severity.WARNING)
     assert findings_view.summary([FINDING, FINDING, warning], checked="2 objects") == "2 objects: 2 errors, 1 warning"

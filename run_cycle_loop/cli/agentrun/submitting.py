@@ -112,7 +112,8 @@ def _tell_plan(planned: "Plan") -> None:
     for one in planned.dependencies:
         click.echo(f"  {one.action:<7} {one.kind}/{one.name}")
         for change in one.changes:
-            click.echo(style.fit(f"          {change.path}: {change.before} becomes {change.after}", width))
+            for line in style.wrap(f"{change.path}: {change.before} becomes {change.after}", width - 10, most=6):
+                click.echo(f"          {line}")
 
 
 def _told(done: "Submission", *, as_json: bool) -> int:

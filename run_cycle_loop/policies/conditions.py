@@ -25,15 +25,15 @@ class Condition:
     """A compiled expression.
 
     Raises:
-        ConfigError: it does not parse, or CEL is not installed.
+        ConfigError: it does not parse, names what there is not, or CEL is not installed.
     """
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
         try:
-            self._compiled = Expression(expression, doubles=False)
+            self._compiled = Expression(expression, doubles=False, is_checked=True)
         except SyntaxFault as fault:
-            raise ConfigError(f"--while {expression!r} is no CEL expression: {fault}; mend it") from fault
+            raise ConfigError(f"--while {expression!r} is no CEL expression that can work: {fault}; mend it") from fault
 
     def holds(self, *, index: int, limit: int, outcome: Outcome, control: Mapping[str, Any] | None) -> bool:
         """Whether another iteration is wanted.

@@ -28,13 +28,14 @@ class Expression:
         text: the expression.
         doubles: whether every number is bound as a double, as JSON has them. Then ``iteration.index + 1`` is an error,
             since 1 is an int, and ``iteration.index + 1.0`` is not.
+        is_checked: whether names and functions that do not exist are a fault at once; controllers see them late.
 
     Raises:
-        SyntaxFault: it does not parse.
+        SyntaxFault: it does not parse, or does not pass the check.
         ConfigError: CEL is not installed.
     """
 
-    def __init__(self, text: str, *, doubles: bool) -> None:
+    def __init__(self, text: str, *, doubles: bool, is_checked: bool = False) -> None:
         self.text = text
         self._doubles = doubles
         try:
@@ -46,7 +47,7 @@ class Expression:
             ) from None
         environment = cel.NewEnv(variables={"iteration": cel.Type.DYN})
         try:
-            self._program = environment.compile(text, disable_check=True)
+            self._program = environment.compile(text, disable_check=not is_checked)
         except Exception as error:  # the library knows but one kind
             raise SyntaxFault(_parser_words(str(error))) from error
 
@@ -94,7 +95,7 @@ def _parser_words(text: str) -> str:
     """The first complaint with its place: ``1:4: Syntax error: ...``; the rest repeats the expression."""
     first = text.partition("\n")[0]
     _, found, place = first.partition("<input>:")
-    return _short(place if found else first)
+    return _short((place if found else first).removesuffix(" (in container '')"))
 
 
 def _fault(text: str) -> str:

@@ -89,6 +89,7 @@ def test_only_our_own_timeout_is_called_124(place: Place) -> None:
         (("--config", "missing.toml"), "missing.toml"),
         (("--goal-file", "missing.txt"), "missing.txt"),
         (("--while", "1 +"), "--while"),
+        (("--while", "foo == 1"), "foo"),
         (("--backoff-factor", "0.5"), "0.5"),
     ],
 )

@@ -41,7 +41,7 @@ def test_without_a_payload_the_control_is_an_empty_object() -> None:
     assert holds("size(iteration.last.control) == 0")
 
 
-@pytest.mark.parametrize("expression", ["iteration.last.control.missing", "nothing == 1", "1 / 0 == 1"])
+@pytest.mark.parametrize("expression", ["iteration.last.control.missing", "1 / 0 == 1"])
 def test_an_error_of_the_expression_is_named_with_it(expression: str) -> None:
     with pytest.raises(ConditionError, match="failed") as caught:
         holds(expression)
@@ -54,7 +54,7 @@ def test_what_is_neither_true_nor_false_is_an_error(expression: str) -> None:
         holds(expression)
 
 
-@pytest.mark.parametrize("expression", ["1 +", "iteration.", "&&", "a b", ")"])
+@pytest.mark.parametrize("expression", ["1 +", "iteration.", "&&", "a b", ")", "nothing == 1", "now()"])
 def test_what_does_not_parse_is_a_configuration_error_on_one_line(expression: str) -> None:
     with pytest.raises(ConfigError, match="no CEL expression") as caught:
         Condition(expression)

@@ -1,5 +1,6 @@
 """What is said of runs of this machine: a cancel that came too late."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def test_a_cancel_that_its_run_outran_says_so(
     monkeypatch.setattr(local_runs, "known_run", lambda *_: RUNNING)
     monkeypatch.setattr(local_runs, "request_cancel", lambda *_, **__: replace(RUNNING, phase=phase, is_final=True))
     place = LocalRuns.of(resolve({"state_dir": str(tmp_path)}, {}, tmp_path).settings, _Unhurried(), is_to_write=True)
-    done = place.cancel("demo", message="", delete=False, drop_finalizer=False)
+    with closing(place.store):
+        done = place.cancel("demo", message="", delete=False, drop_finalizer=False)
     assert (done.result, phase in done.message) == (result, True)
 
 

@@ -40,6 +40,7 @@ class Invocation:
     env: Mapping[str, str] = field(default_factory=dict)  #: beside the caller's
     stdin: Path | None = None  #: a file that is fed and closed; None: closed
     writes: tuple[Path, ...] = ()  #: what the agent must be able to write beside its workdir: its own folders
+    reads: tuple[Path, ...] = ()  #: what it must see wherever it stands, beside its program and files it is called with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,7 +44,8 @@ class Scripted:
         # What is imported is this package, installed or not, and nothing that lies in the workdir (-P).
         path = os.pathsep.join(filter(None, (str(_PACKAGE), env.get("PYTHONPATH"))))
         argv = (sys.executable, "-P", "-m", __name__, str(copy), request.role)
-        return Invocation(argv=argv, env={"PYTHONPATH": path})
+        ours = (Path(__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix))
+        return Invocation(argv=argv, env={"PYTHONPATH": path}, reads=ours)
 
     def reader(self, request: Request) -> "ScriptedReader":
         """See :class:`~run_cycle_loop.agents.adapter.Adapter`."""

@@ -138,7 +138,7 @@ def _command(request: Request, invocation: Invocation, env: Mapping[str, str], i
         workdir=request.workdir,
         role=request.role,
         writes=(request.scratch, *invocation.writes),
-        reads=_named(program, rest),
+        reads=(*_named(program, rest), *invocation.reads),
     )
 
 

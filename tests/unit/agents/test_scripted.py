@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from run_cycle_loop.agents import scripted
 from run_cycle_loop.agents.adapter import AgentResult, Ended, Request
 from run_cycle_loop.agents.scripted import Scripted, ScriptedReader, chosen
 from run_cycle_loop.agents.scripted_steps import parse_script, replay
@@ -214,5 +216,8 @@ def test_what_is_started_reads_a_copy_in_the_scratch_folder(tmp_path: Path) -> N
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     asked = request(tmp_path, scratch=scratch, template=str(tmp_path / "s"), role=Role.READ_ONLY)
-    argv = Scripted().invoke(asked, {"PYTHONPATH": "/mine"}).argv
+    invocation = Scripted().invoke(asked, {"PYTHONPATH": "/mine"})
+    argv = invocation.argv
+    # An isolated agent has a /tmp of its own: what replays must be seen there, although it may stand below it.
+    assert {Path(sys.prefix), Path(scripted.__file__).parents[1]} <= set(invocation.reads)
     assert argv[-2:] == (str(scratch / "steps.jsonl"), "read-only")

@@ -73,7 +73,11 @@ class JobController:
         if job["spec"].get("suspend"):
             return
         ended = self._ended.setdefault(job["metadata"]["uid"], {})
-        active = [pod for pod in self._owned(job) if pod["metadata"]["uid"] not in ended and not _is_over(pod)]
+        owned = self._owned(job)
+        for pod in owned:  # a list may know of an end before the watch tells it
+            if _is_over(pod):
+                ended[pod["metadata"]["uid"]] = _how(pod)
+        active = [pod for pod in owned if pod["metadata"]["uid"] not in ended]
         self._decide(job, active, list(ended.values()))
 
     def _decide(self, job: Mapping[str, Any], active: list[dict[str, Any]], ended: list[str]) -> None:

@@ -58,7 +58,8 @@ class Bench:
         return json.loads(self(*words, "--json").stdout)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
-        argv = [str(COMMAND), "agentrun", *words]
+        # Whoever runs the tests in the background has SIGINT ignored, and that would be handed on.
+        argv = ["env", "--default-signal=INT", str(COMMAND), "agentrun", *words]
         return subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True)
 
     def submit(self, path: str, *more: str, user: str = "admin") -> subprocess.CompletedProcess[str]:

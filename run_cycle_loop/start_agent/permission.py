@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from run_cycle_loop.agents.registry import PLANNER
+from run_cycle_loop.guards.attempts import require_consent
 from run_cycle_loop.model.enums import GuardMode
-from run_cycle_loop.model.errors import ConfigError, StateError
+from run_cycle_loop.model.errors import ConfigError
 from run_cycle_loop.policies import consent
 from run_cycle_loop.stores.audit import FILE_NAME, AuditChain
 
@@ -28,26 +29,19 @@ def require(
         _ask(options, agent)
         return ()
     guard = GuardMode(options.consent_guard)
-    if not is_real or guard is GuardMode.OFF:
+    if not is_real:
         return ()
-    trouble = _why_not(options, agent, cycle_id, now)
-    if trouble is None:
-        return ()
-    if guard is GuardMode.ENFORCE:
-        raise Refused(trouble)
-    return (trouble,)
+    audit = AuditChain(options.state_dir / FILE_NAME, now)
 
-
-def _why_not(options: argparse.Namespace, agent: str, cycle_id: str, now: Callable[[], datetime]) -> str | None:
-    """Why no grant covers a session that nobody watches; None where one does."""
-    try:
-        entries = AuditChain(options.state_dir / FILE_NAME, now).entries()
+    def standing() -> consent.Consent:
         # The loop has noted this cycle already: it does not use its own grant up.
-        found = consent.fold(entries, besides=cycle_id or None)
-    except StateError as error:
-        return str(error)
-    moment = now()
-    return None if found.live(moment, agent) else found.why_not(moment, agent)
+        return consent.fold(audit.entries(), besides=cycle_id or None)
+
+    try:
+        warning = require_consent(agent, guard=guard, standing=standing, now=now())
+    except ConfigError as error:
+        raise Refused(str(error)) from error
+    return (warning,) if warning else ()
 
 
 def _ask(options: argparse.Namespace, agent: str) -> None:

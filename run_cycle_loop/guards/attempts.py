@@ -1,4 +1,4 @@
-"""Whether an agent may work in an attempt of a run: nobody is there to ask, so somebody must have allowed it before."""
+"""Whether an agent may work where nobody is there to ask: somebody must have allowed it before."""
 
 from collections.abc import Callable
 from datetime import datetime
